@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tuner.core.quantities import format_duration
+from tuner.core.quantities import format_duration, format_ms, format_number
 from tuner.jobs.events import (
     BestChanged,
     Event,
@@ -22,7 +22,6 @@ from tuner.jobs.events import (
     TrialBegan,
     TrialEnded,
 )
-from tuner.results.words import latency, rate
 
 
 class EventWords:
@@ -84,7 +83,9 @@ class EventWords:
         throughput, latency_ms = point["throughput"]["value"], point["latency_ms"][percentile]["value"]
         if throughput is None or latency_ms is None:
             return f"no answers at {_load(point['load'])}"
-        return f"{rate(throughput)} inferences/s, {percentile} {latency(latency_ms)} at {_load(point['load'])}"
+        return (
+            f"{format_number(throughput)} inferences/s, {percentile} {format_ms(latency_ms)} at {_load(point['load'])}"
+        )
 
 
 def _state(event: StateChanged) -> str:
@@ -103,8 +104,8 @@ def _best(best: ModelResult) -> str:
     if best.throughput is None or best.latency_ms is None:
         return "best so far: no candidate holds the SLO"
     gain = f", {best.gain.value:.2f} x" if best.gain else ""
-    at = latency(best.latency_ms.value)
-    return f"best so far: {rate(best.throughput.value)}/s, {best.percentile} {at}{gain} (trial {best.trial})"
+    at = format_ms(best.latency_ms.value)
+    return f"best so far: {format_number(best.throughput.value)}/s, {best.percentile} {at}{gain} (trial {best.trial})"
 
 
 def _load(load: Mapping[str, Any]) -> str:
