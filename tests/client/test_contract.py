@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.builders import MLP
 from support.live_service import live
 from support.service_parts import front_point, idle_service
 from support.web_services import submission
@@ -14,6 +15,7 @@ from support.web_services import submission
 from tuner.client import Client
 from tuner.client import client as module
 from tuner.client.resources import (
+    Job,
     Proposal,
     Role,
     ScheduleSpec,
@@ -22,6 +24,7 @@ from tuner.client.resources import (
     TokenSpec,
     Trial,
 )
+from tuner.config.deploy import sha256_of
 from tuner.core.errors import (
     JobError,
     NotAllowedError,
@@ -33,7 +36,9 @@ from tuner.core.errors import (
 from tuner.jobs.event_log import EventLog
 from tuner.jobs.events import Noted, StateChanged
 from tuner.service.app import create_app
+from tuner.service.job_folder import JobFolder
 from tuner.service.operations import Service
+from tuner.service.proposal_records import ProposalFolder, ProposalRecord
 
 ClientOf = Callable[[Role], Client]
 
@@ -124,7 +129,8 @@ def test_roles(client_of: ClientOf, service: Service, admin: Client) -> None:
         stranger.job(job.id)
 
 
-def test_events(admin: Client, service: Service) -> None:
+def test_events(admin: Client, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_INDEXED_S", 0.0)  # nobody follows the events here
     job = admin.submit(_submission(service))
     log = _events(service, job.id)
     before = [event.seq for event in admin.events(job.id, follow=False)]
@@ -190,21 +196,45 @@ def test_targets_and_schedules(admin: Client, service: Service) -> None:
         admin.target("search")
 
 
-def test_proposals(admin: Client, service: Service) -> None:
-    job = admin.submit(_submission(service))
-    stored = Proposal(
+def _propose(service: Service, job: Job, text: str) -> int:
+    """A proposal of a job: another config of its model."""
+    config = service.data.parent / "models/mlp/config.pbtxt"
+    made = Proposal(
         id=service.store.next_proposal_id(),
         state="open",
         job=job.id,
-        repository=str(service.data.parent / "models"),
+        repository=str(config.parents[1]),
         model="mlp",
         created_at=job.created_at,
         diff="-a\n+b\n",
     )
-    service.store.add_proposal(stored)
-    assert [each.id for each in admin.proposals(state="open", job=job.id)] == [stored.id]
-    assert admin.proposal(stored.id).diff == "-a\n+b\n"
+    folder = ProposalFolder(JobFolder.of(service.jobs_folder, job.id))
+    folder.write_files(made.id, {"mlp/config.pbtxt": text})
+    folder.write(ProposalRecord(proposal=made, files={"mlp/config.pbtxt": sha256_of(config)}))
+    service.store.add_proposal(made)
+    return made.id
+
+
+def test_proposals(admin: Client, client_of: ClientOf, service: Service) -> None:
+    config = service.data.parent / "models/mlp/config.pbtxt"
+    config.write_text(MLP)
+    better = MLP.replace("max_batch_size: 32", "max_batch_size: 64")
+    job = admin.submit(_submission(service))
+    first, second = _propose(service, job, better), _propose(service, job, better)
+    assert [each.id for each in admin.proposals(state="open", job=job.id)] == [second, first]
+    assert admin.proposal(first).diff == "-a\n+b\n"
     assert list(admin.proposals(target="none")) == []
+    with client_of("submit") as submitter, pytest.raises(NotAllowedError, match="approve"):
+        submitter.approve(first)
+    with pytest.raises(StateConflictError):
+        admin.approve(first, if_version=7)
+    assert admin.reject(second, "too late", if_version=1).reason == "too late"
+    assert config.read_text() == MLP
+    approved = admin.approve(first, "a test")
+    assert (approved.state, approved.decided_by) == ("approved", "admin-0")
+    assert config.read_text() == better
+    with pytest.raises(StateConflictError, match="approved"):
+        admin.reject(first)
     with pytest.raises(NotThereError, match="no proposal 99"):
         admin.approve(99)
 
