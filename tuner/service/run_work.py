@@ -6,6 +6,8 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
 
 from tuner.api import tune
 from tuner.client.resources import JobKind
@@ -48,7 +50,7 @@ def run(folder: JobFolder, place: Place) -> int:
 
 def _ending(folder: JobFolder, place: Place, events: EventProgress) -> Ending:
     if place.cores:
-        os.sched_setaffinity(0, place.cores)
+        _stay_on(place.cores)
     record = folder.read()
     say(f"job {record.job.id}: {record.job.kind}")
     options = with_secrets(record.job.job, _secrets())
@@ -58,6 +60,13 @@ def _ending(folder: JobFolder, place: Place, events: EventProgress) -> Ending:
         AllowList(ServiceSettings.read(place.config), Secrets((), {})).check_hosts(options)
     events.run_began()
     return _KINDS[record.job.kind](Work(folder, record, options, place, events))
+
+
+def _stay_on(cores: frozenset[int]) -> None:
+    """Use these cores only, with all threads, as libraries may have some already, and in all later processes."""
+    for thread in Path("/proc/self/task").iterdir():
+        with suppress(ProcessLookupError):  # it has ended
+            os.sched_setaffinity(int(thread.name), cores)
 
 
 def _secrets() -> Mapping[str, str]:
