@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from support.builders import MLP, identity, interval, point, space, trial
+from support.command_line import await_that
 from support.nights import measured, night
 from support.stored import T0, job
 
@@ -23,9 +24,9 @@ from tuner.jobs.event_log import EventLog
 from tuner.jobs.events import NightEnded
 from tuner.recommend.verification import Verification
 from tuner.results.result_files import without_provenance
-from tuner.service import proposals
+from tuner.service import endings, proposals
 from tuner.service.endings import Endings
-from tuner.service.errors import ConflictError, NotFoundError
+from tuner.service.errors import ConflictError, NotFoundError, StoreUnavailableError
 from tuner.service.job_folder import JobFolder, SubmissionRecord
 from tuner.service.proposal_records import ProposalFolder
 from tuner.service.proposals import ProposalDesk
@@ -354,6 +355,24 @@ def test_a_job_that_has_ended_is_looked_at_once(desk: Desk) -> None:
     assert desk.endings().catch_up() == []
 
 
+def test_while_the_database_is_away_it_is_tried_again(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endings, "_AGAIN_S", 0.05)
+    ended, second = desk.tuned(), desk.tuned()
+    made, away, of_job = desk.endings(), [3], desk.desk.of_job
+
+    def failing(job: Job) -> tuple[Proposal, ...]:
+        if away[0]:
+            away[0] -= 1
+            raise StoreUnavailableError("database x: refused")
+        return of_job(job)
+
+    monkeypatch.setattr(made._desk, "of_job", failing)
+    with made.running():
+        made.job_ended(ended.id)
+        await_that(lambda: len(desk.store.proposals().items) == 2)
+    assert {each.job for each in desk.store.proposals().items} == {ended.id, second.id}
+
+
 def test_what_a_person_has_deployed_is_withdrawn(desk: Desk) -> None:
     proposal = desk.proposed()
     desk.config.write_bytes((JobFolder.of(desk.jobs, 1).path / "proposals/1/mlp/config.pbtxt").read_bytes())
@@ -377,7 +396,7 @@ def test_damaged_files_are_told_and_leave_the_rest(desk: Desk) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from tuner.service import proposals
+from tuner.service import endings, proposals
 from tuner.service.store.store import Store
 from tuner.config import deploy
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from tuner.core.boundary import in_one_line
 from tuner.core.errors import TritontuneError
+from tuner.service.errors import StoreUnavailableError
 from tuner.service.job_folder import JobFolder
 from tuner.service.proposals import ENDED, ProposalDesk
 from tuner.service.store.jobs import JobFilter
@@ -22,10 +24,14 @@ _log = logging.getLogger(__name__)
 _DONE = ".ended"
 # So many of the newest jobs are looked at when the service starts.
 _NEWEST = 500
+# Between two tries while the database does not answer, in seconds.
+_AGAIN_S = 5.0
 
 
 class Endings:
     """Does what a job that has ended leaves to do, in a thread: reading a study takes a while.
+
+    While the database does not answer, it is tried again.
 
     Args:
         store: The rows.
@@ -81,22 +87,53 @@ class Endings:
         return lines
 
     def _run(self) -> None:
+        is_behind = True
+        while True:
+            try:
+                if is_behind:
+                    _tell(self.catch_up())
+                    is_behind = False
+                job_id = self._ended.get()
+                if job_id is None:
+                    return
+                _tell(self._tried(job_id))
+            except StoreUnavailableError as error:
+                _tell([str(error)])
+                is_behind = True
+                if self._is_told_to_end(_AGAIN_S):
+                    return
+            except Exception:  # noqa: BLE001 (jobs that end later need the thread)
+                _log.exception("unexpected error")
+                is_behind = False
+
+    def _is_told_to_end(self, within_s: float) -> bool:
+        """Wait, unless the service ends. Jobs that end meanwhile are found by the next look at the newest ones."""
+        deadline = time.monotonic() + within_s
         try:
-            for line in self.catch_up():
-                _log.warning("%s", line)
-        except TritontuneError as error:
-            _log.warning("%s", error)
-        while (job_id := self._ended.get()) is not None:
-            for line in self._tried(job_id):
-                _log.warning("%s", line)
+            while self._ended.get(timeout=max(0.0, deadline - time.monotonic())) is not None:
+                pass
+        except queue.Empty:
+            return False
+        return True
 
     def _tried(self, job_id: int) -> list[str]:
-        """Do it for one job. Returns why it failed; it is tried again when the service starts."""
+        """Do it for one job. Returns why it failed; it is tried again when the service starts.
+
+        Raises:
+            StoreUnavailableError: the database does not answer.
+        """
         try:
             self.do(job_id)
+        except StoreUnavailableError:
+            raise
         except Exception as error:  # noqa: BLE001 (one job must not keep the others from their proposals)
             expected = isinstance(error, TritontuneError)
             if not expected:
                 _log.exception("job %s: unexpected error", job_id)
             return [f"job {job_id}: no proposals: {error if expected else in_one_line(error)}"]
         return []
+
+
+def _tell(lines: Iterable[str]) -> None:
+    for line in lines:
+        _log.warning("%s", line)
