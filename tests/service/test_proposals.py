@@ -197,6 +197,15 @@ def test_a_night_s_proposal_is_shown_with_what_a_person_must_set(desk: Desk) -> 
     assert desk.deployed == NEW
 
 
+def test_of_a_resumed_night_the_last_result_counts(desk: Desk) -> None:
+    """Also if it is that nothing is better."""
+    made = desk.night()
+    events = EventLog(JobFolder.of(desk.jobs, made.id).path)
+    kept = night(repository=str(desk.repository), folder="/another")
+    events.append(NightEnded, model="mlp", night=kept.model_dump(mode="json"))
+    assert desk.desk.of_job(made) == ()
+
+
 def test_what_a_night_has_deployed_or_what_is_outdated_is_not_proposed(desk: Desk) -> None:
     desk.config.write_text(NEW)
     assert desk.desk.of_job(desk.night()) == ()

@@ -281,8 +281,9 @@ def _as_conflict(proposal_id: int) -> Iterator[None]:
 
 def _improvements(job: Job, folder: JobFolder, min_gain: float) -> Iterator[Improvement]:
     if job.kind == "nightly":
-        # A night has compared the gain with the policy already.
-        yield from filter(None, map(improvement_of_night, nights_of(folder)))
+        # A night has compared the gain with the policy already. The last one of a model counts, if it was resumed.
+        nights = {night.model: night for night in nights_of(folder)}
+        yield from filter(None, map(improvement_of_night, nights.values()))
         return
     for found in improvements_of_run(RunFolder(folder.run), min_gain):
         if isinstance(found, str):
