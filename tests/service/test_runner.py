@@ -270,6 +270,18 @@ class TestLostJobs:
         one.step_until(lambda: one.is_gone(number))
         assert one.states(number)[-1] == "succeeded"
 
+    def test_also_after_it_was_cancelled_too_late(self, one: Bench, clock: Clock) -> None:
+        number = one.submit("deaf", "running", "hold", "succeed", "linger")
+        one.until(number, "running")
+        one.runner.cancel(number)
+        one.runner.step()
+        one.go(number)
+        one.until(number, "succeeded")
+        one.runner.step()
+        clock.now += one.times.exit + 1
+        one.step_until(lambda: one.is_gone(number))
+        assert one.states(number)[-2:] == ["cancelling", "succeeded"]
+
 
 class TestARestart:
     def test_adopts_what_runs(self, one: Bench) -> None:
@@ -450,6 +462,18 @@ class TestFaults:
         clock.now += 2 * one.times.again
         one.until(number, "succeeded")
         assert one.job(number).attempt == 1
+
+    def test_whatever_goes_wrong_at_its_start_a_job_is_followed(
+        self, one: Bench, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        number = one.submit("succeed")
+        with monkeypatch.context() as patch:
+            patch.setattr(job_process, "command", lambda *_: ["a\0b"])
+            with pytest.raises(ValueError, match="null byte"):
+                one.runner.step()
+        assert one.states(number) == ["queued", "starting"]
+        clock.now += 2 * one.times.again
+        one.until(number, "succeeded")
 
     def test_another_service_that_took_over_is_left_alone(self, one: Bench) -> None:
         number = one.submit("succeed")

@@ -39,8 +39,8 @@ class ActiveJob:
         clear_until: When that must have ended, by the runner's clock.
         clear_after: When to try it again.
         is_clear: Whether nothing is left.
-        pressed: How many signals it got.
-        pressed_at: When the first of them was due; None: no signal is due.
+        pressed: How many signals its process got, for its present state.
+        pressed_since: When the first of them was due.
         shares: Slots that share cores with it, as the slots were others when it started.
     """
 
@@ -51,7 +51,8 @@ class ActiveJob:
         self.clear_until = self.clear_after = 0.0
         self.is_clear = False
         self.pressed = 0
-        self.pressed_at: float | None = None
+        self.pressed_since = 0.0
+        self._pressed_for: JobState | None = None
         self.shares: tuple[str, ...] = ()
         self._row = row
         self._log = EventLog(folder.path)
@@ -112,6 +113,15 @@ class ActiveJob:
                 if event.state == "starting":
                     self._host, self._slots, self._started_at = event.host, event.slots, event.at
                     self._first_started_at = self._first_started_at or event.at
+
+    def must_end(self, now: float) -> None:
+        """Note that its process must end, as its state says.
+
+        Args:
+            now: The runner's clock.
+        """
+        if self._pressed_for != self.state:
+            self._pressed_for, self.pressed, self.pressed_since = self.state, 0, now
 
     def tell(self, problem: str) -> None:
         """Say in the row why it does not go on; empty: it does."""

@@ -291,18 +291,16 @@ class Runner:
 
     def _press(self, active: ActiveJob) -> None:
         """Send the signals that are due to a process that must end."""
-        times, is_final = self._times, active.state in FINAL
-        if not is_final and active.state != "cancelling":
+        times, now = self._times, self._clock()
+        if active.state in FINAL:
+            due = [(signal.SIGKILL, times.exit)]
+        elif active.state == "cancelling":
+            due = [(signal.SIGTERM, 0.0), (signal.SIGTERM, times.grace), (signal.SIGKILL, times.grace + times.force)]
+        else:
             return
-        if active.pressed_at is None:
-            active.pressed_at = self._clock()
-        due = (
-            [(signal.SIGKILL, times.exit)]
-            if is_final
-            else [(signal.SIGTERM, 0.0), (signal.SIGTERM, times.grace), (signal.SIGKILL, times.grace + times.force)]
-        )
+        active.must_end(now)
         for number, after in due[active.pressed :]:
-            if self._clock() < active.pressed_at + after:
+            if now < active.pressed_since + after:
                 return
             if not active.process.send(number):
                 active.tell("its process cannot be reached from here")
@@ -365,23 +363,26 @@ class Runner:
         try:
             with active.folder.claimed() as lock:
                 if lock is not None and not active.has_process:
-                    active.folder.lease_file.unlink(missing_ok=True)
-                    if active.change_state("starting", host=self._host.name, slots=tuple(sorted(names))):
-                        active.process = self._started(active, lock, names)
+                    self._start_process(active, lock, names)
         except OSError as error:
             active.tell(f"cannot be started: {in_one_line(error)}")
             self._not_before[job.id] = self._clock() + self._times.again
-        if active.has_process:
-            self._active[job.id] = active
+        finally:
+            # Whatever goes wrong: a job that is `starting` by its events is followed.
+            if active.has_process:
+                self._active[job.id] = active
         active.store_in(self._store)
 
-    def _started(self, active: ActiveJob, lock: int, names: Collection[str]) -> JobProcess:
+    def _start_process(self, active: ActiveJob, lock: int, names: Collection[str]) -> None:
         options = active.job.job
         place = Place(self._host.gpus_for(names, options), self._host.cores_for(names), self._config)
-        spare, self._spare = self._spare, None
-        return JobProcess.start(
-            active.folder, lock, place, environment=self._environment, secrets=self._secrets(options), spare=spare
-        )
+        secrets = self._secrets(options)
+        active.folder.lease_file.unlink(missing_ok=True)
+        if active.change_state("starting", host=self._host.name, slots=tuple(sorted(names))):
+            spare, self._spare = self._spare, None
+            active.process = JobProcess.start(
+                active.folder, lock, place, environment=self._environment, secrets=secrets, spare=spare
+            )
 
     def _tell(self, job: Job, words: str) -> None:
         """Say in the row of a queued job what it waits for."""
