@@ -16,7 +16,7 @@ import pytest
 from support.event_files import events_in, of, states_in
 from support.rough import rough_measurements
 
-from tuner.client.resources import Job, Policy
+from tuner.client.resources import Job, JobKind, Policy
 from tuner.core.errors import InterruptedRunError, JobError, TuningError
 from tuner.jobs.event_log import EventLog
 from tuner.jobs.events import ArtifactWritten, ModelEnded, StateChanged, TrialEnded
@@ -290,10 +290,11 @@ def test_the_window_of_a_night_counts_from_its_submission(make: Make, monkeypatc
     assert windows == [pytest.approx(5 * 3600, abs=600)]
 
 
-def test_a_night_whose_window_is_over_does_not_start(make: Make) -> None:
-    folder = make("nightly", slo={"p50": "5s"}, budget="1m")
+@pytest.mark.parametrize("kind", ["nightly", "tune", "measure"])
+def test_a_job_whose_window_is_over_does_not_start(make: Make, kind: JobKind) -> None:
+    folder = make(kind)
     _waited(folder, 3600, timedelta(hours=3))
     assert run(folder, Place()) == 2
     state, code, reason = _final(folder)
     assert (state, code) == ("failed", 2)
-    assert reason == "window: 1h00m was over before the night could start; it has waited for 3h00m"
+    assert reason == "window: 1h00m was over before the job could start; it has waited for 3h00m"

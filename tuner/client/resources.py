@@ -185,7 +185,7 @@ class ScheduleSpec(Resource):
     timezone: str = Field("UTC", description="Time zone by its IANA name, such as Europe/Berlin.")
     target: Name = Field(description="Target to look after.")
     kind: JobKind = Field("nightly", description="Kind of the jobs.")
-    window: str = Field("8h", description="Time within which the job must start and end.")
+    window: str = Field("8h", description="Time within which the job must start; a night also ends within it.")
     priority: Annotated[int, Field(ge=-100, le=100)] = Field(0, description="Jobs of a higher priority start first.")
     enabled: bool = Field(default=True, description="Whether it submits jobs.")
 

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from datetime import datetime, timezone
 from pathlib import Path
 
-from tuner.core.errors import JobError
 from tuner.core.interrupts import is_ending
-from tuner.core.quantities import format_duration
 from tuner.nightly.jobs import JobsFile, NightlyJob
 from tuner.nightly.night import run_night
 from tuner.nightly.outcome import NightReport
 from tuner.nightly.tasks import tasks_of
-from tuner.service.job_folder import JobFolder, SubmissionRecord
+from tuner.service.job_folder import JobFolder
 from tuner.service.place import INTERRUPTED, nights_of
 from tuner.service.settings import ServiceSettings
 from tuner.service.work import SOURCE, Ending, Work, pinned, say
@@ -40,28 +37,13 @@ def run_night_job(work: Work) -> Ending:
             "work": (nights := nights_of(work.folder, record.job)),
             "history": str(nights.parent / "history.db"),
             "notify": settings.notify,
-            **_window(record),
+            **({} if work.window_s is None else {"window": f"{work.window_s:.3f}s"}),
         },
         source=SOURCE,
     )
     report = run_night(file, tasks_of(file, Path(SOURCE), tell), say, work.events)
     _keep(report, work.folder)
     return Ending(INTERRUPTED) if is_ending() else Ending(report.exit_code, report.summary)
-
-
-def _window(record: SubmissionRecord) -> dict[str, str]:
-    """The option `window`: what is left of it after the time in the queue.
-
-    Raises:
-        JobError: nothing is left.
-    """
-    if record.window_s is None:
-        return {}
-    waited_s = (datetime.now(timezone.utc) - record.job.created_at).total_seconds()
-    if waited_s >= record.window_s:
-        window, waited = format_duration(record.window_s), format_duration(waited_s)
-        raise JobError(f"window: {window} was over before the night could start; it has waited for {waited}")
-    return {"window": f"{record.window_s - waited_s:.3f}s"}
 
 
 def _keep(report: NightReport, folder: JobFolder) -> None:

@@ -26,7 +26,7 @@ from tuner.service.place import Place
 from tuner.service.policy import AllowList
 from tuner.service.secrets import Secrets, with_secrets
 from tuner.service.settings import ServiceSettings
-from tuner.service.work import SOURCE, Ending, Work, pinned, say
+from tuner.service.work import SOURCE, Ending, Work, pinned, say, window_left_s
 from tuner.study.run_folder import RunFolder
 
 
@@ -53,13 +53,14 @@ def _ending(folder: JobFolder, place: Place, events: EventProgress) -> Ending:
         _stay_on(place.cores)
     record = folder.read()
     say(f"job {record.job.id}: {record.job.kind}")
+    window_s = window_left_s(record)
     options = with_secrets(record.job.job, _secrets())
     if place.gpus is not None:
         options["gpus"] = place.gpus
     if options.get("url") is not None and place.config:
         AllowList(ServiceSettings.read(place.config), Secrets((), {})).check_hosts(options)
     events.run_began()
-    return _KINDS[record.job.kind](Work(folder, record, options, place, events))
+    return _KINDS[record.job.kind](Work(folder, record, options, place, events, window_s))
 
 
 def _stay_on(cores: frozenset[int]) -> None:
