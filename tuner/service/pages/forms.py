@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from itertools import islice
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from tuner.client.resources import Submission
+from tuner.client.resources import Name, Resource, Schedule, ScheduleSpec, Submission, Target, TargetSpec
+from tuner.core.quantities import parse_share
 from tuner.core.yaml_files import YamlError, load_yaml
+from tuner.options.validation_errors import describe
+from tuner.service.pages.words import options_text
+
+_MOST_VALUES = 10_000
 
 _Line = Annotated[str, Field(max_length=4000)]
+_Kind = TypeVar("_Kind", bound=Resource)
+_NAME: TypeAdapter[str] = TypeAdapter(Name)
 
 
 class FormError(ValueError):
@@ -25,43 +33,37 @@ class FormError(ValueError):
         self.problems = problems
 
 
-class SubmitForm(BaseModel):
-    """The form of a new job, as it was entered."""
+class OptionsForm(BaseModel):
+    """The options of a job, as they were entered: the usual ones in fields, and others as text of a job file."""
 
     model_config = ConfigDict(frozen=True)
 
-    kind: _Line = "tune"
-    target: _Line = ""
     repository: _Line = ""
     model: _Line = ""
     slo: _Line = ""
     budget: _Line = ""
-    priority: _Line = "0"
     options: Annotated[str, Field(max_length=100_000)] = ""
-    key: Annotated[str, Field(max_length=100)] = ""
 
-    def submission(self) -> Submission:
-        """The job that it asks for.
+    @staticmethod
+    def entered(job: Mapping[str, Any]) -> dict[str, str]:
+        """What one would have entered for these options."""
+        further = dict(job)
+        fields = {name: str(further.pop(name)) for name in ("repository", "budget") if isinstance(job.get(name), str)}
+        match job.get("model"):
+            case str(name):
+                fields["model"] = name
+            case [*names] if all(isinstance(name, str) for name in names):
+                fields["model"] = ", ".join(names)
+        if isinstance(slo := job.get("slo"), Mapping) and all(isinstance(limit, str) for limit in slo.values()):
+            fields["slo"] = ", ".join(f"{name}={limit}" for name, limit in slo.items())
+        return {**fields, "options": options_text({name: job[name] for name in further if name not in fields})}
+
+    def job(self) -> dict[str, Any]:
+        """The options.
 
         Raises:
             FormError: a field is wrong.
         """
-        job = self._job()
-        try:
-            return Submission.model_validate(
-                {
-                    "kind": self.kind,
-                    "job": job,
-                    "target": self.target.strip() or None,
-                    "priority": int(self.priority.strip() or "0"),
-                }
-            )
-        except ValidationError as error:
-            raise FormError(*(f"{each['loc'][0]}: {each['msg']}" for each in error.errors())) from None
-        except ValueError:
-            raise FormError(f"priority: {self.priority!r} is not a whole number") from None
-
-    def _job(self) -> dict[str, Any]:
         fields = {
             "repository": self.repository.strip(),
             "model": self._models(),
@@ -97,4 +99,145 @@ class SubmitForm(BaseModel):
             raise FormError(f"further options{error}") from None
         if not isinstance(options, Mapping) or not all(isinstance(name, str) for name in options):
             raise FormError("further options: write NAME: VALUE on each line, as in a job file")
+        if _is_larger(options, _MOST_VALUES):
+            raise FormError(f"further options: has more than {_MOST_VALUES:,} values")
         return options
+
+
+def _is_larger(value: Any, most: int) -> bool:
+    """Whether there are more values than `most` when references are written out, as in a YAML bomb or a circle."""
+    left = [value]
+    while left and most >= 0:
+        most -= 1
+        match left.pop():
+            case Mapping() as inner:
+                left.extend(islice(inner.values(), most + 2))
+            case [*inner]:
+                left.extend(inner[: most + 2])
+    return most < 0
+
+
+class SubmitForm(OptionsForm):
+    """The form of a new job."""
+
+    kind: _Line = "tune"
+    target: _Line = ""
+    priority: _Line = "0"
+    key: Annotated[str, Field(max_length=100)] = ""
+
+    def submission(self) -> Submission:
+        """The job that it asks for.
+
+        Raises:
+            FormError: a field is wrong.
+        """
+        return _made(
+            Submission,
+            {
+                "kind": self.kind,
+                "job": self.job(),
+                "target": self.target.strip() or None,
+                "priority": _whole(self.priority),
+            },
+        )
+
+
+class TargetForm(OptionsForm):
+    """The form of a target. The version is 0 for a new one."""
+
+    name: _Line = ""
+    description: Annotated[str, Field(max_length=2000)] = ""
+    action: _Line = "propose"
+    min_gain: _Line = "3%"
+    min_regression: _Line = "10%"
+    version: Annotated[int, Field(ge=0)] = 0
+
+    @classmethod
+    def of(cls, target: Target) -> TargetForm:
+        """The form of a target as it is."""
+        return cls(
+            **cls.entered(target.job),
+            name=target.name,
+            description=target.description,
+            action=target.policy.action,
+            min_gain=f"{100 * target.policy.min_gain:g}%",
+            min_regression=f"{100 * target.policy.min_regression:g}%",
+            version=target.version,
+        )
+
+    def spec(self) -> TargetSpec:
+        """The target that it asks for.
+
+        Raises:
+            FormError: a field is wrong.
+        """
+        policy = {
+            "action": self.action,
+            "min_gain": _share(self.min_gain, "smallest gain"),
+            "min_regression": _share(self.min_regression, "smallest regression"),
+        }
+        return _made(TargetSpec, {"job": self.job(), "policy": policy, "description": self.description.strip()})
+
+
+class ScheduleForm(BaseModel):
+    """The form of a schedule. The version is 0 for a new one."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: _Line = ""
+    target: _Line = ""
+    cron: _Line = "0 2 * * *"
+    timezone: _Line = "UTC"
+    kind: _Line = "nightly"
+    window: _Line = "8h"
+    priority: _Line = "0"
+    enabled: bool = False
+    version: Annotated[int, Field(ge=0)] = 0
+
+    @classmethod
+    def of(cls, schedule: Schedule) -> ScheduleForm:
+        """The form of a schedule as it is."""
+        fields = {name: getattr(schedule, name) for name in cls.model_fields}
+        return cls.model_validate({**fields, "priority": str(schedule.priority)})
+
+    def spec(self) -> ScheduleSpec:
+        """The schedule that it asks for.
+
+        Raises:
+            FormError: a field is wrong.
+        """
+        fields = {name: value.strip() for name, value in self if isinstance(value, str) and name != "name"}
+        return _made(ScheduleSpec, {**fields, "priority": _whole(self.priority), "enabled": self.enabled})
+
+
+def named(name: str) -> str:
+    """The name of something new.
+
+    Raises:
+        FormError: it is no name.
+    """
+    try:
+        return _NAME.validate_python(name.strip())
+    except ValidationError as error:
+        raise FormError(f"name: {describe(error.errors()[0])}") from None
+
+
+def _made(kind: type[_Kind], values: Mapping[str, Any]) -> _Kind:
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise FormError(*(f"{each['loc'][-1]}: {describe(each)}" for each in error.errors())) from None
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text.strip() or "0")
+    except ValueError:
+        raise FormError(f"priority: {text!r} is not a whole number") from None
+
+
+def _share(text: str, name: str) -> float:
+    try:
+        return parse_share(text)
+    except ValueError as error:
+        raise FormError(f"{name}: {error}") from None

@@ -17,7 +17,7 @@ from tuner.client.resources import Job, Role
 from tuner.core.record import Interval
 from tuner.service.auth import Principal
 from tuner.service.pages.front_plots import load_in_words
-from tuner.service.pages.words import FILTERS, OUTCOME_TONES, ROLE_WORDS
+from tuner.service.pages.words import ACTION_WORDS, FILTERS, KIND_WORDS, OUTCOME_TONES, ROLE_WORDS
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -112,6 +112,8 @@ def _environment() -> Environment:
         static=_address,
         navigation=NAVIGATION,
         role_words=ROLE_WORDS,
+        kind_words=KIND_WORDS,
+        action_words=ACTION_WORDS,
         outcome_tones=OUTCOME_TONES,
         best_gain=_best_gain,
         load_in_words=load_in_words,

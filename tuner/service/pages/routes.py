@@ -9,6 +9,7 @@ from fastapi import APIRouter, HTTPException, Query, Response
 
 from tuner.service.errors import NotFoundError
 from tuner.service.operations import Service
+from tuner.service.pages.edit_routes import EditPages
 from tuner.service.pages.errors import PageRoute
 from tuner.service.pages.job_routes import JobPages
 from tuner.service.pages.proposal_routes import ProposalPages
@@ -24,7 +25,8 @@ def router(service: Service) -> APIRouter:
         service: What the pages show, and what their forms change.
     """
     routes = APIRouter(route_class=PageRoute, include_in_schema=False)
-    for pages in (TargetPages(service), JobPages(service), ProposalPages(service), TokenPages(service)):
+    kinds = (TargetPages, EditPages, JobPages, ProposalPages, TokenPages)
+    for pages in (kind(service) for kind in kinds):
         routes.include_router(pages.routes())
     routes.get("/static/{name}")(_static)
     routes.get("/{path:path}")(_nothing)

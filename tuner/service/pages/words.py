@@ -10,7 +10,7 @@ import yaml
 from markupsafe import Markup
 from pydantic import ValidationError
 
-from tuner.client.resources import Job, Role
+from tuner.client.resources import Job, JobKind, Role
 from tuner.core.quantities import format_duration, format_ms, format_number
 from tuner.core.record import Interval
 from tuner.core.slo import SLO
@@ -26,10 +26,18 @@ OUTCOME_TONES: Mapping[str, Tone] = {"improved": "good", "regression": "bad", "f
 
 ROLE_WORDS: Mapping[Role, str] = {
     "read": "sees everything",
-    "submit": "and submits, cancels and repeats jobs",
+    "submit": "and submits, cancels and repeats jobs; changes targets and schedules",
     "approve": "and decides on proposals",
-    "admin": "and manages targets, schedules and tokens",
+    "admin": "and manages tokens",
 }
+
+KIND_WORDS: Mapping[JobKind, str] = {
+    "tune": "search for the best configuration",
+    "nightly": "one night of a target: compare the deployed configuration with a better one",
+    "measure": "measure the configuration as it is",
+}
+
+ACTION_WORDS = {"propose": "waits for approval", "apply": "is deployed at once; needs the role approve"}
 
 
 def interval(value: Interval | None, unit: Literal["rate", "ms", "gain"]) -> Markup:
