@@ -253,10 +253,10 @@ def _load(address: str, token: str, login: str, *, jobs: int, rate: float, secon
 
 
 def _submit(client: Client, repository: Path, number: int) -> None:
+    began = time.perf_counter()
     job = client.submit(
         Submission(job={"repository": str(repository), "model": "mlp", "slo": {"p99": "100ms"}, "budget": "10s"})
     )
-    began = time.perf_counter()
     for event in client.events(job.id):
         if isinstance(event, TrialBegan):
             first_s = time.perf_counter() - began
