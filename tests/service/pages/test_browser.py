@@ -34,6 +34,8 @@ ADDRESSES = (
     "/targets/vision-resnet",
     "/tokens",
     "/submit",
+    "/new-target",
+    "/new-schedule?target=fraud",
 )
 
 

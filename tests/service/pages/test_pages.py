@@ -493,6 +493,7 @@ def test_static_files_are_kept_by_browsers_in_their_version(nobody: TestClient) 
         assert "immutable" in response.headers["cache-control"]
         assert response.headers["x-content-type-options"] == "nosniff"
     assert nobody.get("/static/live.js").headers["cache-control"] == "no-cache"
+    assert nobody.get("/favicon.ico").headers["content-type"].startswith("image/svg+xml")
 
 
 def test_times_are_in_utc_for_the_script_to_change(seen: TestClient) -> None:

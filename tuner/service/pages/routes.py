@@ -29,6 +29,7 @@ def router(service: Service) -> APIRouter:
     for pages in (kind(service) for kind in kinds):
         routes.include_router(pages.routes())
     routes.get("/static/{name}")(_static)
+    routes.get("/favicon.ico")(_icon)
     routes.get("/{path:path}")(_nothing)
     return routes
 
@@ -38,6 +39,11 @@ def _static(name: str, v: Annotated[str, Query(max_length=100)] = "") -> Respons
     if found is None:
         raise NotFoundError("file", name)
     return found
+
+
+def _icon() -> Response:
+    """For pages that name no icon: a report, JSON."""
+    return _static("icon.svg")
 
 
 def _nothing(path: str) -> Response:
