@@ -2,13 +2,23 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
 import pytest
 
-from tuner.core.interrupts import ForcedError, ignore_what_ends, put_off, undisturbed, until_forced
+from tuner.core.interrupts import (
+    ForcedError,
+    end_on_sigterm,
+    ignore_what_ends,
+    is_ending,
+    put_off,
+    undisturbed,
+    until_forced,
+)
 
 Context = Callable[[], AbstractContextManager[None]]
 
@@ -181,3 +191,56 @@ class TestUntilForced:
         thread.start()
         thread.join()
         assert reached == [True]
+
+
+class TestAnInterruptionThatIsSwallowed:
+    """As by a destructor, which runs at any moment."""
+
+    @pytest.fixture(autouse=True)
+    def armed(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        before = {number: signal.getsignal(number) for number in ENDING}
+        monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+        end_on_sigterm()
+        yield
+        for number, action in before.items():
+            signal.signal(number, action)
+
+    class _Swallows:
+        def __init__(self, error: type[BaseException] | None = None) -> None:
+            self._error = error
+
+        def __del__(self) -> None:
+            if self._error:
+                raise self._error
+            signal.raise_signal(signal.SIGTERM)
+
+    @staticmethod
+    def _work() -> None:
+        for _ in range(6000):
+            time.sleep(0.01)
+
+    def test_comes_again(self) -> None:
+        swallowing = [self._Swallows()]
+        swallowing.clear()
+        assert not is_ending()
+        with pytest.raises(KeyboardInterrupt):
+            self._work()
+        assert is_ending()
+
+    @pytest.mark.parametrize("context", [put_off, undisturbed])
+    def test_waits_for_what_delays_it(self, context: Context) -> None:
+        swallowing = [self._Swallows()]
+        swallowing.clear()
+        with context():
+            time.sleep(0.1)
+        with pytest.raises(KeyboardInterrupt):
+            self._work()
+
+    def test_other_errors_are_told_as_before(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        told: list[type[BaseException]] = []
+        monkeypatch.setattr(sys, "unraisablehook", lambda swallowed: told.append(swallowed.exc_type))
+        end_on_sigterm()
+        end_on_sigterm()  # once is enough
+        swallowing = [self._Swallows(ValueError)]
+        swallowing.clear()
+        assert told == [ValueError]

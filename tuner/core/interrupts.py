@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
+# In s, until an interruption that was swallowed comes again; where it was swallowed, it would be again.
+_AGAIN_S = 0.02
+# For contexts that delay it to end.
+_MOST_AGAIN_S = 60.0
 
 
 class ForcedError(KeyboardInterrupt):
@@ -17,13 +24,48 @@ class ForcedError(KeyboardInterrupt):
 
 def end_on_sigterm() -> None:
     """Make SIGTERM end a run like Ctrl-C, and ignore further signals until it has ended. Only for the main thread."""
-
-    def end(*_: object) -> None:
-        ignore_what_ends()
-        raise KeyboardInterrupt
-
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, end)
+        signal.signal(number, _end)
+    if not isinstance(sys.unraisablehook, _BringBack):
+        sys.unraisablehook = _BringBack(sys.unraisablehook)
+
+
+def _end(*_: object) -> None:
+    ignore_what_ends()
+    raise KeyboardInterrupt
+
+
+class _BringBack:
+    """A hook that brings back an interruption that Python has swallowed.
+
+    It swallows what is raised in a destructor, or in the callback of a weak reference or of ctypes. With the signals
+    ignored from then on, nothing could end the run any more.
+
+    Args:
+        before: The hook for all else.
+    """
+
+    def __init__(self, before: Callable[[Any], Any]) -> None:
+        self._before = before
+
+    def __call__(self, swallowed: Any) -> None:
+        # The forced end of a clean-up is of another type.
+        if swallowed.exc_type is not KeyboardInterrupt or not is_ending():
+            self._before(swallowed)
+            return
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, _end)
+        threading.Thread(target=_interrupt_again, daemon=True).start()
+
+
+def _interrupt_again() -> None:
+    until = time.monotonic() + _MOST_AGAIN_S
+    while time.monotonic() < until:
+        time.sleep(_AGAIN_S)
+        # Not within a context that ignores or delays it.
+        if signal.getsignal(signal.SIGTERM) == _end:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
 
 
 def is_ending() -> bool:
