@@ -317,7 +317,9 @@ def test_the_token_of_a_service_that_has_ended_is_not_sent(peer: ServicePeer, tm
         file.write_text(stored.model_copy(update={"lease": f"{host}-{namespace}-{pid}-1"}).model_dump_json())
         with pytest.raises(TokenRefusedError):
             Client(peer.address)
-    file.unlink()
+    assert file.exists()
+    with registered("http://127.0.0.1:1", tmp_path):
+        assert not file.exists(), "the next service removes what a killed one has left"
 
 
 @pytest.mark.usefixtures("nothing_known")

@@ -63,6 +63,7 @@ def registered(server: str, data: Path) -> Iterator[None]:
         service = LocalService(server=server, data=data.absolute(), lease=str(own_lease()))
         with suppress(OSError):
             write_atomically(file, service.model_dump_json())
+            _remove_ended(file.parent)
     try:
         yield
     finally:
@@ -106,6 +107,13 @@ def _place(server: str) -> tuple[str, str, int | None]:
     parts = urlsplit(server)
     host = parts.hostname or ""
     return parts.scheme, "127.0.0.1" if host in _LOOPBACK else host, parts.port
+
+
+def _remove_ended(folder: Path) -> None:
+    """Remove the files of services that were killed."""
+    for file in folder.glob("*.json"):
+        if (stored := _read(file)) and not stored.lives:
+            file.unlink(missing_ok=True)
 
 
 def _read(file: Path) -> LocalService | None:
