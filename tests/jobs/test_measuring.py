@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from support.builders import point
-from support.rough import rough_measurements
 
 from tuner.core.errors import InputError, SLOError
 from tuner.core.loads import RequestRate
@@ -18,7 +17,6 @@ from tuner.measure.points import OperatingPoint
 from tuner.options.measure_job import MeasureJob
 from tuner.results.points_json import measured_point_json
 from tuner.service.job_view import JobViews
-from tuner.testing.repositories import ModelRepositoryFactory
 
 
 def _points(folder: Path) -> tuple[bool, list[object]]:
@@ -96,15 +94,3 @@ def test_wrong_input_data_starts_nothing(tmp_path: Path) -> None:
     with pytest.raises(InputError), EventProgress.of_job(tmp_path, pytest.fail) as events:
         run_measurement(job, tmp_path / "run", events)
     assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("fake_on_path")
-def test_a_server_is_started_and_measured(model_repository: ModelRepositoryFactory, tmp_path: Path) -> None:
-    model_repository.add("slow")
-    job = MeasureJob.make(
-        {"repository": model_repository.path, "server": "process", "concurrency": "1,2", "precision": "20%,50%"}
-    )
-    with rough_measurements(), EventProgress.of_job(tmp_path, pytest.fail) as events:
-        run_measurement(job, tmp_path / "run", events)
-    assert _points(tmp_path / "run") == (True, [{"concurrency": 1}, {"concurrency": 2}])
