@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ from starlette.testclient import TestClient
 from support.service_parts import ADMIN, SUBMITTER, FixedViews, front_point
 from support.web_services import ClientOf, submission
 
-from tuner.client.resources import Submission
+from tuner.client.resources import DeployedPoint, Submission, Target, TargetSpec
+from tuner.core.record import Interval
 from tuner.service.errors import StoreUnavailableError
 from tuner.service.job_folder import JobFolder
 from tuner.service.operations import Service
@@ -337,3 +339,28 @@ def test_metrics_tell_jobs_queue_slots_and_requests(service: Service, client_of:
         "tritontune_event_streams 0.0",
     ):
         assert line in text.split("\n"), line
+
+
+def test_metrics_tell_how_each_target_does(
+    service: Service, client_of: ClientOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service.put_target(ADMIN, "ranking", TargetSpec(job=submission(service)["job"]))
+
+    def with_deployed(targets: Sequence[Target]) -> tuple[Target, ...]:
+        point = DeployedPoint(
+            model="mlp",
+            measured_at=service.clock(),
+            throughput=Interval(value=812.0, low=800.0, high=820.0),
+            holds_slo=False,
+            gain_on_offer=Interval(value=1.25, low=1.2, high=1.3),
+        )
+        return tuple(target.model_copy(update={"deployed": (point,)}) for target in targets)
+
+    monkeypatch.setattr(service.histories, "with_deployed", with_deployed)
+    lines = client_of("read").get("/metrics").text.split("\n")
+    for line in (
+        'tritontune_slo_holds{model="mlp",target="ranking"} 0.0',
+        'tritontune_deployed_throughput{model="mlp",target="ranking"} 812.0',
+        'tritontune_gain_on_offer{model="mlp",target="ranking"} 1.25',
+    ):
+        assert line in lines, line
