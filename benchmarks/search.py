@@ -1,15 +1,21 @@
 """How many launches a search takes: searches replayed against grids, recorded on a real Triton or made from a law.
 
 Each launch brings the recorded curve of a candidate, slower or quicker by `--noise` as a whole and by as much at each
-load (log-normal), so that no sampler sees the truth. After each launch counts what the candidate that looks best is
-truly worth: its throughput within the SLO over that of the best candidate of the grid; and without an SLO, the share of
-the whole grid's hypervolume that all launched ones have. A second count is of the truly best one that was launched,
-which a verification of the finalists would find. The limits are 3, 10 and 30 times the baseline's median
-latency with one request at a time. Prints medians over seeds, then how well the twin foresees the candidates of the
-grid after six launches, beside how well a launch of each would tell that, by how much those differ that the grid is the
-median of.
+load (log-normal), so that no sampler sees the truth. After each launch counts what a candidate is truly worth: its
+throughput within the SLO over that of the best candidate of the grid. Two candidates count: the one that looks best,
+and the truly best one that was launched, which a verification of the finalists would find. Without an SLO, both are the
+share of the whole grid's hypervolume that all launched ones have. The limits are 3, 10 and 30 times the baseline's
+median latency with one request at a time. Prints medians over seeds. Without `--limit`, it also prints how well the
+twin foresees the candidates of the grid after six launches, beside how well a launch of each would tell that, by how
+much those differ that the grid is the median of.
 
-`--sampler smac` compares with SMAC3, which `pip install smac` installs, and `--sampler gp` needs PyTorch.
+`--sampler oracle` knows the truth, and launches the best candidates in order: what looks best of them shows what the
+noise alone costs. `--sampler smac` compares with SMAC3, which `pip install smac` installs, and `--sampler gp` needs
+PyTorch.
+
+The recording of `ort` has one short launch of each candidate. Launches of candidates that cannot differ do so by 20 %,
+and the best of 576 is a lucky one. So the medians of such candidates count (see `alike_in_ort`). `--as-recorded` takes
+each launch as the truth.
 
     python benchmarks/search.py [--seeds 40] [--launches 14] [--noise 0.04] [--model mlp]... [--sampler twin]...
 """
@@ -21,15 +27,15 @@ import math
 import os
 import random
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from itertools import product
 from typing import cast, get_args
 
 import numpy as np
-from grid import MODELS, SIMULATED, Grid, recorded, slower
+from grid import MODELS, SIMULATED, Grid, alike_in_ort, recorded, slower
 from numpy.typing import NDArray
 from optuna.trial import FrozenTrial
 from rich import box
@@ -44,23 +50,26 @@ from tuner.recommend.front import hypervolume, reference_latency_ms, usable_poin
 from tuner.search.choose_sampler import choose_sampler, first_candidates
 from tuner.search.gains import within_limit
 from tuner.search.goal import Goal
-from tuner.search.samplers import NoMore, Sampler
+from tuner.search.samplers import ALL_SEEN, NoMore, Sampler, TrialHistory
 from tuner.search.scheduling_map import SchedulingMap
 from tuner.search.twin.effects import Effects
 from tuner.search.twin.forecast import Curves
 from tuner.search.twin.joint_forecast import JointForecast
 from tuner.search.twin.observed_trial import observed_trial
-from tuner.space.candidate import key_of
+from tuner.space.candidate import Assignment, key_of
 from tuner.study.objectives import as_optuna_trial
 
 PERCENTILE: Percentile = "p99"
 LIMITS = (3, 10, 30)
 HIGHEST = 256
 SAMPLERS = ("twin", "tpe", "random")
-SMAC = "smac"
+SMAC, ORACLE = "smac", "oracle"
 SHOWN = (2, 3, 4, 5, 6, 8, 10, 14)
 # How well the twin foresees candidates after so many launches, and the most candidates for that.
 FORESEEN_AFTER, FORESEEN = 6, 200
+# Searches that tell that.
+FORESEERS = 10
+TOLD = ("looks best", "is the best launched")
 
 
 @dataclass
@@ -97,14 +106,15 @@ class Case:
         return SLO({PERCENTILE: round(self.limit * alone, 1)})
 
 
-_GRIDS: dict[str, Grid] = {}
+AS_RECORDED = "SEARCH_AS_RECORDED"
+"""The environment variable that tells all processes to take grids as they were recorded."""
 
 
+@cache
 def grid_of(model: str) -> Grid:
-    """A recorded grid, read once a process."""
-    if model not in _GRIDS:
-        _GRIDS[model] = Grid.of(model)
-    return _GRIDS[model]
+    """A grid, read once a process."""
+    grid = Grid.of(model)
+    return grid.pooled(alike_in_ort) if model == "ort" and AS_RECORDED not in os.environ else grid
 
 
 def main() -> None:
@@ -115,26 +125,32 @@ def main() -> None:
     parser.add_argument("--noise", type=float, default=0.04)
     parser.add_argument("--workers", type=int, help="number of processes; default: one for each core")
     parser.add_argument("--model", action="append", choices=[*MODELS, *SIMULATED], default=None)
-    parser.add_argument("--sampler", action="append", choices=[*get_args(SamplerName), SMAC], default=None)
+    parser.add_argument("--sampler", action="append", choices=[*get_args(SamplerName), SMAC, ORACLE], default=None)
+    parser.add_argument("--limit", action="append", type=int, choices=LIMITS, help="default: all, and the hypervolume")
+    parser.add_argument("--as-recorded", action="store_true")
     asked = parser.parse_args()
     console = Console(width=120)
     models = asked.model or [model for model in (*MODELS, *SIMULATED) if recorded(model).exists()]
     samplers = asked.sampler or SAMPLERS
-    cases = [Case(m, limit, s) for m in models for limit in (*LIMITS, None) for s in samplers]
+    if asked.as_recorded:
+        os.environ[AS_RECORDED] = "1"
+    cases = [Case(m, limit, s) for m in models for limit in asked.limit or (*LIMITS, None) for s in samplers]
     shown = [count for count in SHOWN if count <= asked.launches]
     # A core for each search: gp's threads, which are torch's, would be in each other's way and take ten times as long.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with ProcessPoolExecutor(asked.workers) as pool:
         search = partial(shares, launches=asked.launches, noise=asked.noise)
         told = {case: np.array(list(pool.map(partial(search, case), range(asked.seeds)))) for case in cases}
-        for model in models:
-            console.print(_table(model, {c: t[..., 0] for c, t in told.items() if c.model == model}, shown))
-        for sampler, (number, what) in product(samplers, enumerate(("looks best", "is the best launched"))):
+        for model, (number, what) in product(models, enumerate(TOLD)):
+            told_of_model = {c: t[..., number] for c, t in told.items() if c.model == model}
+            console.print(_table(model, what, told_of_model, shown))
+        for sampler, (number, what) in product(samplers, enumerate(TOLD)):
             within = np.concatenate([t[..., number] for c, t in told.items() if c.sampler == sampler and c.limit])
             medians = ", ".join(f"{np.median(within[:, count - 1]):.1%} after {count}" for count in shown)
             console.print(f"{sampler}: what {what} has of the best throughput, over all models and limits: {medians}")
-        for model in models:
-            errors = np.array(list(pool.map(partial(predicted, model, asked.noise), range(asked.seeds))))
+        for model in models if "twin" in samplers and not asked.limit else []:
+            seeds = range(min(asked.seeds, FORESEERS))
+            errors = np.array(list(pool.map(partial(predicted, model, asked.noise), seeds)))
             throughput, latency, rank = np.median(errors, axis=0)
             launch_off = np.expm1(grid_of(model).launch_off)
             console.print(
@@ -145,7 +161,7 @@ def main() -> None:
 
 
 def shares(case: Case, seed: int, *, launches: int, noise: float) -> list[tuple[float, float]]:
-    """What the search has reached after each launch, as shares of what there is: as it looks best, and truly best."""
+    """What the search has reached after each launch, as shares of what there is; see `TOLD`."""
     replay = Replay(grid_of(case.model), case.slo)
     worth = _worth(case)
     reached: list[tuple[float, float]] = []
@@ -167,7 +183,21 @@ def searched(case: Case, seed: int, replay: Replay, launches: int, noise: float)
         yield noisy(replay.grid.launched(proposed), number, noises, noise)
 
 
+class Oracle:
+    """Launches the best candidates in order, as it knows the truth."""
+
+    def __init__(self, best_first: Sequence[TrialResult]) -> None:
+        self._best_first = best_first
+
+    def propose(self, history: TrialHistory, seen: Collection[Assignment]) -> Assignment | NoMore:
+        """See `Sampler`."""
+        del history
+        return next((each.parameters for each in self._best_first if each.parameters not in seen), ALL_SEEN)
+
+
 def _sampler(case: Case, grid: Grid, seed: int) -> Sampler:
+    if case.sampler == ORACLE:
+        return Oracle(sorted(grid.trials, key=lambda trial: -within(trial, case.slo)) if case.limit else grid.trials)
     if case.sampler != SMAC:
         name = cast("SamplerName", case.sampler)
         return choose_sampler(name, grid.space, seed, Goal(case.slo, 1, HIGHEST), note=lambda _text: None)
@@ -212,7 +242,7 @@ def within(trial: TrialResult, slo: SLO) -> float:
     measured = np.log([[point.throughput.value, point.latency_ms[PERCENTILE].value] for point in trial.curve]).T
     loads, sure = np.array([point.load.level for point in trial.curve]), np.zeros((1, len(trial.curve)))
     curve = Curves(loads, measured[:1], sure, measured[1:], sure, np.array([math.inf]))
-    return float(within_limit(curve, slo.root[PERCENTILE], seed=0)[0, 0])
+    return max(0.0, float(within_limit(curve, slo.root[PERCENTILE], seed=0)[0, 0]))
 
 
 def noisy(trial: TrialResult, number: int, noises: np.random.Generator, noise: float) -> TrialResult:
@@ -255,11 +285,10 @@ def predicted(model: str, noise: float, seed: int) -> tuple[float, float, float]
     return float(off[0]), float(off[1]), float(rank)
 
 
-def _table(model: str, told: dict[Case, NDArray[np.float64]], shown: Sequence[int]) -> Table:
+def _table(model: str, what: str, told: dict[Case, NDArray[np.float64]], shown: Sequence[int]) -> Table:
     seeds = len(next(iter(told.values())))
-    table = Table(
-        box=box.SIMPLE_HEAD, title=f"{model}: share reached after so many launches, medians of {seeds} searches"
-    )
+    title = f"{model}: share of the best, of what {what} after so many launches, medians of {seeds} searches"
+    table = Table(box=box.SIMPLE_HEAD, title=title)
     table.add_column("goal")
     table.add_column("sampler")
     for count in shown:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tuner.search.gains import at_rate, dominated, gains, within_limit
+from tuner.search.gains import any_holds, at_rate, dominated, gains, within_limit
 from tuner.search.twin.forecast import Curves
 
 NAN = float("nan")
@@ -27,7 +27,7 @@ def test_throughput_counts_up_to_the_limit() -> None:
     told = curves([[100, 200, 400], [100, 150, 160], [90, 95, NAN]], [[5, 10, 40], [5, 8, 12], [30, 60, NAN]])
     values = mean(within_limit(told, 20.0, seed=0))
     # Half way, in logarithms, from 10 to 40 ms.
-    assert values == pytest.approx([200 * np.sqrt(2), 160, 0.0])
+    assert values == pytest.approx([200 * np.sqrt(2), 160, math.log(20 / 30)])
 
 
 def test_the_hypervolume_is_that_of_front_and_candidate() -> None:
@@ -56,6 +56,19 @@ def test_where_nothing_holds_yet_what_may_is_sought() -> None:
     told = gains(values, np.array([True, False, False]), worthwhile=0.01)
     assert int(np.argmax(told.expected)) == 1
     assert told.likely == pytest.approx([0, 0.5, 0])
+
+
+def test_what_comes_nearer_to_the_limit_is_sought_before_anything_holds_it() -> None:
+    values = np.array([[-0.5, -0.5], [-0.6, -0.4], [-0.1, -0.3], [-0.9, 50.0]])
+    told = gains(values, np.array([True, False, False, False]), worthwhile=0.01).expected
+    assert told[0] == 0
+    assert 0 < told[1] < told[2] < told[3]
+
+
+def test_one_draw_that_holds_it_is_not_a_candidate_that_does() -> None:
+    assert not any_holds(np.array([[-0.2, -0.1, 50.0]]))
+    assert any_holds(np.array([[-0.2, -0.1, -0.1], [-0.1, 40.0, 50.0]]))
+    assert not any_holds(np.empty((0, 3)))
 
 
 def test_who_is_uncertain_may_gain_more() -> None:

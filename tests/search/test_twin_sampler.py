@@ -17,7 +17,7 @@ from tuner.measure.trial import TrialResult
 from tuner.search.goal import Goal
 from tuner.search.samplers import NoMore, TpeSampler
 from tuner.search.twin_sampler import TwinSampler, calibrations
-from tuner.space.candidate import Assignment
+from tuner.space.candidate import Assignment, key_of
 from tuner.space.space import SearchSpace
 
 P99_40 = SLO({"p99": 40.0})
@@ -68,11 +68,33 @@ def test_a_handful_of_launches_comes_near_the_best(truth: Truth) -> None:
     assert found >= 0.95 * best
 
 
-def test_the_first_launches_are_those_that_teach() -> None:
+def test_the_first_launch_is_the_one_that_teaches_most() -> None:
     built = space(SMALL)
     past = begun(built, Truth(5.0, 0.2))
-    walk(sampler(built), past, lambda number, each: Truth(5.0, 0.2).trial(built, number, each), 2)
-    assert past.seen[1:] == list(calibrations(built))
+    assert sampler(built).propose(past, past.seen) == next(calibrations(built))
+
+
+@pytest.mark.slow
+def test_no_candidate_is_launched_again() -> None:
+    built = space(SMALL)
+    past = begun(built, Truth(5.0, 0.2))
+    walk(sampler(built), past, lambda number, each: Truth(5.0, 0.2, noise=0.2).trial(built, number, each), 9)
+    keys = [key_of(each) for each in past.seen]
+    assert len(set(keys)) == len(keys) >= 4
+
+
+@pytest.mark.slow
+def test_where_nothing_holds_the_limit_it_comes_nearer() -> None:
+    built, slo = space(SMALL + UNKNOWN), SLO({"p99": 4.0})
+    past = begun(built, Truth(5.0, 0.2), slo)
+
+    def measure(number: int, assignment: Assignment) -> TrialResult:
+        quicker = (0.85 if assignment["mode"] == "fast" else 1.0) * (0.7 if assignment["cache"] == "2" else 1.0)
+        return Truth(5.0 * quicker, 0.2 * quicker, noise=0.02).trial(built, number, assignment)
+
+    walk(sampler(built, slo), past, measure, 5)
+    assert not any(reached(each, slo) for each in past.trials[:3])
+    assert any(reached(each, slo) for each in past.trials)
 
 
 def test_it_ends_when_nothing_more_is_to_be_gained() -> None:

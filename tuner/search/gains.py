@@ -16,6 +16,11 @@ DRAWS = 32
 """Samples of each candidate's curve (quasi-Monte Carlo); a power of 2."""
 # Larger gains count as this share, so that unlikely large gains do not outweigh likely ones.
 _MOST_GAIN = 0.3
+# Gains above this share are clear.
+_CLEAR = 0.05
+# Where no measured candidate holds the limit: the weight of coming nearer to it beside holding it, and the probability
+# from which a candidate counts as holding it.
+_NEARER, _HOLDS = 0.1, 0.5
 # Correlation of the errors of throughput and latency: by Little's law, higher throughput means lower latency.
 _CORRELATION = -0.8
 # Grid points of the latency axis for the hypervolume.
@@ -31,32 +36,49 @@ class Gains:
 
     Attributes:
         expected: The expected improvement: the mean over draws; losses count as 0, large gains as `_MOST_GAIN`.
+        clear: The same of what gains exceed `_CLEAR` by: launches differ by as much, and variants of the best candidate
+            promise many small gains.
         likely: The probability of a gain above `worthwhile`.
     """
 
     expected: NDArray[np.float64]
+    clear: NDArray[np.float64]
     likely: NDArray[np.float64]
 
 
 def gains(values: Values, measured: NDArray[np.bool_], worthwhile: float) -> Gains:
     """The gain of each candidate over the best measured one.
 
+    While probably none of these holds the limit, the gain is the probability of holding it. Where that is small for
+    all, candidates that come nearer to the limit count more.
+
     Args:
-        values: (n, draws) values of the candidates.
+        values: (n, draws) values of the candidates; negative: the excess over the limit.
         measured: (n,) whether a candidate was measured.
         worthwhile: The least gain that counts, as a share.
     """
     best = float(np.max(values[measured].mean(axis=1), initial=0.0))
-    if best <= 0:
-        # No measured candidate has a value yet. Then candidates are ranked by value, and by the probability of a value.
-        share = values / max(float(values.max()), 1e-9)
-        return Gains(share.mean(axis=1), (share > 0).mean(axis=1))
+    if not any_holds(values[measured]):
+        excess = np.maximum(-values, 0.0)
+        least = float(np.min(excess[measured].mean(axis=1), initial=np.inf))
+        nearer = np.clip(1 - excess / max(least, 1e-9), 0.0, 1.0)
+        share = np.maximum(values, 0.0) / max(float(values.max()), 1e-9)
+        expected = np.where(values > 0, 1.0 + share, _NEARER * nearer).mean(axis=1)
+        return Gains(expected, expected, (values > 0).mean(axis=1))
     over = values / best - 1
-    return Gains(np.clip(over, 0.0, _MOST_GAIN).mean(axis=1), (over > worthwhile).mean(axis=1))
+    expected, clear = (np.clip(over - least, 0.0, _MOST_GAIN).mean(axis=1) for least in (0.0, _CLEAR))
+    return Gains(expected, clear, (over > worthwhile).mean(axis=1))
+
+
+def any_holds(measured: Values) -> bool:
+    """Whether one of the measured candidates probably holds the limit."""
+    return bool(((measured > 0).mean(axis=1) >= _HOLDS).any())
 
 
 def within_limit(curves: Curves, limit_ms: float, seed: int, draws: int = DRAWS) -> Values:
-    """The highest throughput within a latency limit, in inferences/s; 0 if no load holds it.
+    """The highest throughput within a latency limit, in inferences/s.
+
+    If no load holds it, the value is negative: the logarithm of the limit over the lowest latency.
 
     Between the highest load within the limit and the next one, throughput and latency are interpolated in logarithms.
 
@@ -76,7 +98,7 @@ def within_limit(curves: Curves, limit_ms: float, seed: int, draws: int = DRAWS)
         share = (limit - here) / (there - here)
         between = throughput[:, :-1] * (1 - share) + throughput[:, 1:] * share
     best = np.maximum(best, np.where(edge, between, -np.inf).max(axis=1, initial=-np.inf))
-    values: Values = np.exp(best)
+    values: Values = np.where(np.isfinite(best), np.exp(best), limit - latency.min(axis=1))
     return values
 
 

@@ -12,7 +12,7 @@ from tuner.core.errors import Cause
 from tuner.measure.trial import TrialResult
 from tuner.recommend.front import pareto_front, reference_latency_ms, usable_points
 from tuner.search.candidate_pool import MOST_CHANGES, CandidatePool, distinct
-from tuner.search.gains import Values, at_rate, dominated, gains, within_limit
+from tuner.search.gains import Values, any_holds, at_rate, dominated, gains, within_limit
 from tuner.search.goal import Goal
 from tuner.search.samplers import ALL_SEEN, NoMore, Sampler, TrialHistory
 from tuner.search.scheduling_map import SchedulingMap
@@ -33,7 +33,7 @@ WORTHWHILE = 0.01
 _SIZE_CAUSES = {Cause.OUT_OF_MEMORY, Cause.TIMED_OUT}
 # The search ends when each candidate's probability of a worthwhile gain, or its expected gain, is below these.
 _LEAST_PROBABILITY, _LEAST_EXPECTED = 0.1, 0.003
-# The simulator may end the search only after this many trials beside the calibrations.
+# The simulator may end the search only after this many trials beside the calibration.
 _TESTED_AFTER = 2
 # The simulator is switched off when its median error exceeds this share. With fewer trials, a single disturbance of the
 # machine could switch it off.
@@ -52,7 +52,7 @@ _DRAWS = 8
 
 
 class TwinSampler:
-    """Proposes calibration candidates first, then the candidate of the largest expected gain, refitting each time.
+    """Proposes a calibration candidate first, then the candidate of the largest expected gain, refitting each time.
 
     The effects of parameters that the simulator does not model are learnt from trials, so that all parameters are
     chosen together. `other` proposes all candidates if the simulator cannot model the scheduler, or its errors are too
@@ -75,6 +75,7 @@ class TwinSampler:
         self._fitted: tuple[int, JointForecast] | None = None
         self._effects = Effects(self._scheduling_map.unknown)
         self._pool = CandidatePool(space, seed, self._scheduling_map.unknown)
+        self._calibration = next(calibrations(space), None)
         rate = goal.objective.rate
         self._due_ms = None if rate is None else _due_ms(rate)
         self._off_reason = why_not_simulated(space.effective.proto)
@@ -91,9 +92,8 @@ class TwinSampler:
             self._switch_off("the server reports no execution times")
         if self._off_reason:
             return self._other.propose(history, seen)
-        for assignment in calibrations(self._space):
-            if assignment not in seen:
-                return assignment
+        if self._calibration and self._calibration not in seen:
+            return self._calibration
         if may_be_told:
             return self._other.propose(history, seen)
         later = self._learn(trials)
@@ -128,12 +128,12 @@ class TwinSampler:
         return self._read[trial.number]
 
     def _learn(self, trials: Sequence[TrialResult]) -> int:
-        """Compare each trial after the calibrations with its prediction from the trials before it.
+        """Compare each trial after the calibration with its prediction from the trials before it.
 
         Returns:
-            The number of measured trials after the calibrations.
+            The number of measured trials after the calibration.
         """
-        first = 1 + len(list(calibrations(self._space)))
+        first = 1 + (self._calibration is not None)
         for number in range(max(first, self._forecast_errors.seen), len(trials)):
             observed = self._observed(trials[number])
             # The simulator is not to blame for effects that it does not model.
@@ -193,12 +193,16 @@ class TwinSampler:
             known, values = [*known, *others], np.concatenate([values, self._values(trials, others)])
             measured = np.arange(len(known)) < len(launched)
             expected = gains(values, measured, WORTHWHILE)
-            score = np.where(measured, -1.0, expected.expected * self._chances(known, trials))
+            chances = self._chances(known, trials)
+            score = np.where(measured, -1.0, expected.clear * chances)
             best = np.argsort(-score)[:_CLIMBERS]
             others = new(other for place in best for other in self._pool.neighbours(known[place]))
         if len(known) == len(launched):
             return ALL_SEEN
-        if may_end and (expected.likely[~measured].max() < _LEAST_PROBABILITY or score.max() < _LEAST_EXPECTED):
+        # While no candidate holds the limit, the search goes on.
+        most = (expected.expected * chances)[~measured].max()
+        unlikely = expected.likely[~measured].max() < _LEAST_PROBABILITY or most < _LEAST_EXPECTED
+        if may_end and unlikely and any_holds(values[measured]):
             untried = self._has_untried(known, trials)
             if not untried.any():
                 return NoMore(
@@ -279,11 +283,11 @@ def _has_executions(trial: ObservedTrial) -> bool:
 
 
 def calibrations(space: SearchSpace) -> Iterator[Assignment]:
-    """The candidates to launch first for the simulator.
+    """The candidates that teach the simulator most, of which the first is launched in any case.
 
-    The first has the largest batches on the fewest instances: under rising loads, batches of all sizes run undisturbed.
-    The second has twice the instances, which shows how instances slow each other down. It launches quickly, and fits
-    into memory more often than many instances.
+    It has the largest batches on the fewest instances: under rising loads, batches of all sizes run undisturbed. The
+    second has twice the instances, which shows how instances slow each other down. It launches quickly, and fits into
+    memory more often than many instances.
     """
     batching = space.switched_on(DYNAMIC_BATCHING)
     fewest: dict[str, LadderValue] = {}

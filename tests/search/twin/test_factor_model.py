@@ -58,6 +58,24 @@ def test_what_was_not_tried_may_change_all_by_a_factor_of_two() -> None:
     assert deviation[1:].mean() > 2 * deviation[0]
 
 
+def test_a_change_that_was_not_tried_is_more_often_a_loss() -> None:
+    settings = np.zeros((3, COUNT), np.int64)
+    errors = np.zeros((LOADS * 3, 2))
+    model = FactorModel(points(settings), EFFECTS, errors, np.full_like(errors, 0.02), 0, better=(1.0, -1.0))
+    factors = np.mean([each.mean[::LOADS] for each in model.at(points(alone()))], axis=0)
+    assert factors[0] == pytest.approx(0.0, abs=0.01)
+    assert (factors[1:, 0] < -0.03).all()
+    assert (factors[1:, 1] > 0.03).all()
+
+
+def test_what_gained_is_expected_to_gain_again() -> None:
+    settings = np.vstack([np.zeros((2, COUNT), np.int64), alone()[1:3]])
+    errors = np.repeat(0.4 * settings[:, 0], LOADS)[:, None] * [1.0, -1.0]
+    model = FactorModel(points(settings), EFFECTS, errors, np.full_like(errors, 0.02), 0, better=(1.0, -1.0))
+    factors = np.mean([each.mean[::LOADS] for each in model.at(points(alone()))], axis=0)
+    assert factors[1] == pytest.approx([0.4, -0.4], abs=0.1)
+
+
 def test_effects_add_up() -> None:
     settings = np.vstack([alone()[:3]] * 2)
     expected, _ = mean(

@@ -100,6 +100,26 @@ def test_it_foresees_what_the_simulator_alone_would(built: SearchSpace, after_on
     assert expected == pytest.approx(measured, rel=0.1)
 
 
+def test_instances_beyond_the_cores_are_expected_to_lose(built: SearchSpace) -> None:
+    # By default, one instance keeps all cores busy.
+    alone = JointForecast([_trial(built, built.baseline)], Effects(()), "p99", 1, cores=CORES, seed=0)
+    one, two, four = (
+        most(alone.curves([(SchedulingMap(built).of(built.normalize({"instance_group.count": count}))[0], {})], 64))
+        for count in (1, 2, 4)
+    )
+    assert one[0] > two[0] > four[0]
+    assert one[1] < two[1] < four[1]
+
+
+def test_larger_batches_than_there_are_requests_change_nothing(built: SearchSpace, after_one: JointForecast) -> None:
+    sizes = [built.normalize({**ONE, "max_batch_size": size, "THREADS": "off"}) for size in (4, 16)]
+    candidates = [(SchedulingMap(built).of(each)[0], each) for each in sizes]
+    for each in after_one.curves(candidates, LOADS[-1]):
+        small = each.concurrency <= 4
+        for values in (each.throughput, each.throughput_deviation, each.latency):
+            assert values[0, small] == pytest.approx(values[1, small], rel=0.02, abs=0.02)
+
+
 def _trial(built: SearchSpace, assignment: Assignment) -> tuple[ObservedTrial, Assignment]:
     settled = built.normalize(assignment)
     observed = observed_trial(truth(settled).trial(built, 9, settled), "p99", 1)

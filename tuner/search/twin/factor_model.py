@@ -10,11 +10,13 @@ the sum of
 - noise between launches, and between loads of a launch.
 
 How large each effect and the noise are is not fitted but sampled (Gibbs), as few trials tell little of many parameters.
-A sparse prior says that most have no effect, and that one may change all by a factor of 2 or more.
+A sparse prior says that most have no effect, and that one may change all by a factor of 2 or more, more often for the
+worse.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +31,9 @@ _EFFECTS = (0.02, 0.1, 0.3, 0.7), (0.6, 0.2, 0.14, 0.06)
 _SIMULATOR = (0.05, 0.1, 0.2, 0.4), (0.2, 0.4, 0.3, 0.1)
 _LAUNCH = (0.02, 0.04, 0.08, 0.15, 0.25), (0.15, 0.35, 0.25, 0.15, 0.1)
 _LEVEL = (0.03, 0.06, 0.12, 0.25), (0.35, 0.35, 0.2, 0.1)
+# Expected loss by a change of a parameter, over the size of its effect: the model's own values and defaults are mostly
+# sound, so large effects are more often losses than gains.
+_LOSS = 0.5
 # Share of a parameter's effect that is the same whatever the scheduling and the load.
 _EVERYWHERE = 0.85
 SAMPLES = 16
@@ -90,6 +95,7 @@ class FactorModel:
         errors: (n, q) logarithms of measured over simulated values of q quantities.
         unsure: (n, q) standard deviations of these, by the intervals of the measurements.
         seed: The seed of the samples.
+        better: For each quantity, 1 if larger values are better, -1 if smaller ones are; empty: neither is.
     """
 
     def __init__(
@@ -99,18 +105,31 @@ class FactorModel:
         errors: NDArray[np.float64],
         unsure: NDArray[np.float64],
         seed: int,
+        *,
+        better: Sequence[float] = (),
     ) -> None:
         self._points, self._effects = points, effects
+        self._better = np.array(better or [0.0] * errors.shape[1])
         kernel = _Kernel(points, points, effects)
+        losses = self._losses(points)
         some = np.unique(np.linspace(0, len(errors) - 1, _MOST_POINTS).astype(int))
-        gibbs = _Gibbs(kernel.among(some), errors[some], np.square(unsure[some]), np.random.default_rng(seed))
-        self._fits = [_Fit(kernel, errors, np.square(unsure), sizes) for sizes in gibbs.samples(SAMPLES)]
+        gibbs = _Gibbs(
+            kernel.among(some), errors[some], np.square(unsure[some]), losses[some], np.random.default_rng(seed)
+        )
+        self._fits = [_Fit(kernel, errors, np.square(unsure), losses, sizes) for sizes in gibbs.samples(SAMPLES)]
 
     def at(self, points: Points) -> list[Factors]:
         """The factors of other points, for each sample."""
         across = _Kernel(points, self._points, self._effects)
         shares = self._effects.sizes(points.settings)
-        return [fit.at(across, shares, points.owners) for fit in self._fits]
+        losses = self._losses(points)
+        return [fit.at(across, shares, points.owners, losses) for fit in self._fits]
+
+    def _losses(self, points: Points) -> NDArray[np.float64]:
+        """(n, q, p) expected logarithms for each unit of the sizes of the effects."""
+        roots = np.sqrt(self._effects.sizes(points.settings)).T[points.owners]
+        losses: NDArray[np.float64] = -_LOSS * self._better[:, None] * roots[:, None]
+        return losses
 
 
 class _Kernel:
@@ -149,8 +168,16 @@ class _Kernel:
 class _Fit:
     """The Gaussian processes for some sizes."""
 
-    def __init__(self, kernel: _Kernel, errors: NDArray[np.float64], noise: NDArray[np.float64], sizes: _Sizes) -> None:
+    def __init__(
+        self,
+        kernel: _Kernel,
+        errors: NDArray[np.float64],
+        noise: NDArray[np.float64],
+        losses: NDArray[np.float64],
+        sizes: _Sizes,
+    ) -> None:
         self._sizes = sizes
+        errors = errors - losses @ sizes.effects
         shared = kernel.covariance(sizes) + sizes.launch**2 * kernel.same_launch
         self._factors, self._weights = [], []
         for column, level in enumerate(sizes.levels):
@@ -158,7 +185,13 @@ class _Fit:
             self._factors.append(factor)
             self._weights.append(lapack.dpotrs(factor, errors[:, column], lower=1)[0])
 
-    def at(self, across: _Kernel, shares: NDArray[np.float64], owners: NDArray[np.int64]) -> Factors:
+    def at(
+        self,
+        across: _Kernel,
+        shares: NDArray[np.float64],
+        owners: NDArray[np.int64],
+        losses: NDArray[np.float64],
+    ) -> Factors:
         covariance = across.covariance(self._sizes)
         effect = np.prod(1 + np.square(self._sizes.effects)[:, None] * shares, axis=0)[owners] - 1
         prior = self._sizes.simulator**2 + effect
@@ -167,16 +200,23 @@ class _Fit:
             explained = np.square(solve_triangular(factor, covariance.T, lower=True, check_finite=False)).sum(axis=0)
             means.append(covariance @ weights)
             deviations.append(np.sqrt(np.maximum(prior - explained, 0.0)))
-        return Factors(np.stack(means, axis=1), np.stack(deviations, axis=1), np.sqrt(np.maximum(effect, 0.0)))
+        mean = np.stack(means, axis=1) + losses @ self._sizes.effects
+        return Factors(mean, np.stack(deviations, axis=1), np.sqrt(np.maximum(effect, 0.0)))
 
 
 class _Gibbs:
     """Samples sizes by their posterior probability, one after the other (Geman & Geman, 1984)."""
 
     def __init__(
-        self, kernel: _Kernel, errors: NDArray[np.float64], noise: NDArray[np.float64], random: np.random.Generator
+        self,
+        kernel: _Kernel,
+        errors: NDArray[np.float64],
+        noise: NDArray[np.float64],
+        losses: NDArray[np.float64],
+        random: np.random.Generator,
     ) -> None:
-        self._kernel, self._errors, self._noise, self._random = kernel, errors, noise, random
+        self._kernel, self._measured, self._noise, self._random = kernel, errors, noise, random
+        self._losses, self._errors = losses, errors
         self._same_launch = kernel.same_launch
         self._effects = np.full(len(kernel.correlations), _EFFECTS[0][0])
         # No trial tells of the others.
@@ -209,8 +249,12 @@ class _Gibbs:
             correlation = kernel.correlations[number]
             others = product / (1 + self._effects[number] ** 2 * correlation)
             products = [others * (1 + size**2 * correlation) for size in _EFFECTS[0]]
-            chosen = self._draw([rest + kernel.of_effects(each) for each in products], _EFFECTS[1])
+            covariances = [rest + kernel.of_effects(each) for each in products]
+            sizes = np.tile(self._effects, (len(products), 1))
+            sizes[:, number] = _EFFECTS[0]
+            chosen = self._draw(covariances, _EFFECTS[1], [self._measured - self._losses @ each for each in sizes])
             self._effects[number], product = _EFFECTS[0][chosen], products[chosen]
+        self._errors = self._measured - self._losses @ self._effects
         effects = kernel.of_effects(product)
         rest = effects + self._launch**2 * self._same_launch
         chosen = self._draw([rest + size**2 * kernel.simulator for size in _SIMULATOR[0]], _SIMULATOR[1])
@@ -220,15 +264,21 @@ class _Gibbs:
         self._launch = _LAUNCH[0][chosen]
         rest += self._launch**2 * self._same_launch
         for column in range(len(self._levels)):
-            likelihoods = [self._likelihood(rest, column, size) for size in _LEVEL[0]]
+            likelihoods = [self._likelihood(rest, self._errors, column, size) for size in _LEVEL[0]]
             self._levels[column] = _LEVEL[0][self._drawn(likelihoods, _LEVEL[1])]
 
-    def _draw(self, covariances: list[NDArray[np.float64]], prior: tuple[float, ...]) -> int:
+    def _draw(
+        self,
+        covariances: list[NDArray[np.float64]],
+        prior: tuple[float, ...],
+        errors: list[NDArray[np.float64]] | None = None,
+    ) -> int:
         """Draw one of several covariances; the quantities are looks at the same, so each counts in part."""
         columns = range(len(self._levels))
+        errors = errors or [self._errors] * len(covariances)
         likelihoods = [
-            sum(self._likelihood(covariance, column, self._levels[column]) for column in columns) / len(columns)
-            for covariance in covariances
+            sum(self._likelihood(covariance, off, column, self._levels[column]) for column in columns) / len(columns)
+            for covariance, off in zip(covariances, errors, strict=True)
         ]
         return self._drawn(likelihoods, prior)
 
@@ -237,8 +287,10 @@ class _Gibbs:
         # The largest of logarithms with Gumbel noise has the posterior probability.
         return int(np.argmax(logs + self._random.gumbel(size=len(logs))))
 
-    def _likelihood(self, covariance: NDArray[np.float64], column: int, level: float) -> float:
-        errors = self._errors[:, column]
+    def _likelihood(
+        self, covariance: NDArray[np.float64], off: NDArray[np.float64], column: int, level: float
+    ) -> float:
+        errors = off[:, column]
         noisy = covariance.copy()
         noisy.flat[:: len(errors) + 1] += level**2 + self._noise[:, column]
         factor, _ = lapack.dpotrf(noisy, lower=1, overwrite_a=1)

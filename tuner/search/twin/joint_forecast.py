@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,10 +23,11 @@ from tuner.space.candidate import Assignment
 _BUSY, _BATCH = 1.5, 3.0
 # Standard deviation of the logarithm of a measured share of the devices.
 _SHARE_NOISE = 0.1
-# Expected loss by a change of a parameter, as a logarithm: the model's own values and defaults are mostly sound.
-_CHANGE = 0.05
+# Where instances want more of the devices than those of any launch: the expected loss beside sharing them, and its
+# standard deviation, for each unit of the logarithm. They switch contexts, and take caches from each other.
+_CROWDED = 0.25
 # What makes throughput higher makes latency lower.
-_SIGNS = np.array([1.0, -1.0])
+_SIGNS = (1.0, -1.0)
 # Levels of a trial that the factors are learnt from.
 _LEVELS = 5
 
@@ -84,8 +85,8 @@ class JointForecast:
         points = self._points(rows, assignments)
         # What is left when all have their devices: a trial in which instances wait for cores tells of fewer instances.
         crowding = np.mean([each.mean for each in self._shares.crowding(points)], axis=0)
-        off = np.array(errors) - (crowding - self._losses(points))[:, None] * _SIGNS
-        self._factors = FactorModel(points, effects, off, np.array(unsure), seed)
+        off = np.array(errors) - np.outer(crowding, _SIGNS)
+        self._factors = FactorModel(points, effects, off, np.array(unsure), seed, better=_SIGNS)
 
     def curves(self, candidates: Sequence[Candidate], highest: int) -> list[Curves]:
         """Predict the curves of candidates under loads that double up to the highest, once for each sample."""
@@ -104,13 +105,12 @@ class JointForecast:
         points = self._points(rows, [assignment for _, assignment in candidates])
         allowed = np.log([self.twin.most_per_s(scheduling, self._setting) for scheduling, _ in candidates])
         demands = np.zeros(len(candidates))
-        losses = self._losses(points)
         # Where the share of the devices is known, it tells most of what more instances gain.
         more = MORE_INSTANCES / 2 if self._shares.known else MORE_INSTANCES
         curves = []
         for factors, crowding in zip(self._factors.at(points), self._shares.crowding(points), strict=True):
             values, deviations = simulated.copy(), np.full((*shape, 2), np.nan)
-            values[where] += factors.mean + (crowding.mean - losses)[:, None] * _SIGNS
+            values[where] += factors.mean + np.outer(crowding.mean, _SIGNS)
             instances = more * np.log(np.maximum(1.0, crowding.useful / self._most_instances))
             deviations[where] = np.hypot(factors.deviation, np.hypot(unsure + instances, crowding.deviation)[:, None])
             demands[points.owners] = crowding.demand
@@ -133,7 +133,7 @@ class JointForecast:
         points = self._points(rows, [assignment])
         crowding = np.mean([each.mean for each in self._shares.crowding(points)], axis=0)
         factors = np.mean([each.mean for each in self._factors.at(points)], axis=0)
-        factors += (crowding - self._losses(points))[:, None] * _SIGNS
+        factors += np.outer(crowding, _SIGNS)
         measured = np.log([[level.throughput, level.latency_ms] for level in trial.levels])
         throughput, latency = np.sqrt(np.mean(np.square(measured - simulated - factors), axis=0))
         return float(throughput), float(latency)
@@ -146,17 +146,23 @@ class JointForecast:
             self._simulated[key] = math.log(predicted.throughput), math.log(predicted.latency_ms)
         return self._simulated[key]
 
-    def _losses(self, points: Points) -> NDArray[np.float64]:
-        losses: NDArray[np.float64] = _CHANGE * self._effects.changes(points.settings)[points.owners]
-        return losses
-
     def _points(self, rows: Sequence[tuple[Scheduling, int, int]], assignments: Sequence[Assignment]) -> Points:
         return Points(
-            np.array([place(scheduling, 0, concurrency)[:-1] for scheduling, concurrency, _ in rows]),
+            np.array([self._place(scheduling, concurrency) for scheduling, concurrency, _ in rows]),
             np.array([self._busy(scheduling, concurrency) for scheduling, concurrency, _ in rows]),
             np.array([owner for _, _, owner in rows]),
             self._effects.places(assignments),
         )
+
+    def _place(self, scheduling: Scheduling, concurrency: int) -> tuple[float, ...]:
+        """Coordinates of scheduling and load; a batch is no larger than the load, whatever its limit."""
+        most = concurrency * self._unit
+        reached = replace(
+            scheduling,
+            max_batch_size=min(scheduling.max_batch_size, most),
+            preferred=tuple(min(size, most) for size in scheduling.preferred),
+        )
+        return place(reached, 0, concurrency)[:-1]
 
     def _busy(self, scheduling: Scheduling, concurrency: int) -> tuple[float, float]:
         """Coordinates of the busy instances, and of their batches."""
@@ -206,6 +212,9 @@ class DeviceShares:
         known = [(share, trial, assignment) for trial, assignment in trials if (share := _share(trial, cores))]
         own = [share for share, trial, _ in known if trial.setting == 0]
         self._own = math.log(max(own)) if own else 0.0
+        # By how much the instances of a launch wanted more than there is; unknown without measurements.
+        wanted = [max(1.0, share * trial.scheduling.instances) for share, trial, _ in known]
+        self._most_over = math.log(max(wanted, default=math.inf))
         self._model: FactorModel | None = None
         if own and effects:
             logs = np.array([[math.log(share) - self._own, _demand(twin, trial)] for share, trial, _ in known])
@@ -220,19 +229,26 @@ class DeviceShares:
     def crowding(self, points: Points) -> list[Crowding]:
         """How instances share the devices at points, for each sample."""
         busy = 2 ** (_BUSY * points.busy[:, 0])
-        if self._model is None:
-            nothing = np.zeros(len(busy))
-            return [Crowding(nothing, nothing, busy, nothing)] * SAMPLES
         own = np.log(np.maximum(1.0, math.exp(self._own) * busy))
+        if self._model is None:
+            lost = self._lost(own)
+            return [Crowding(-lost, lost, busy, np.zeros(len(busy)))] * SAMPLES
         crowdings = []
         for shares in self._model.at(_points_of_settings(points.settings)):
             mean, deviation = shares.mean[points.owners, 0], shares.deviation[points.owners, 0]
             each = [np.exp(np.minimum(0.0, self._own + mean + side * deviation)) for side in (-1, 0, 1)]
-            logs = np.array([own - np.log(np.maximum(1.0, share * busy)) for share in each])
+            over = np.array([np.log(np.maximum(1.0, share * busy)) for share in each])
+            logs, lost = own - over, self._lost(over[1])
             useful = np.minimum(busy, 1 / each[0])
             least = (shares.mean - shares.deviation)[points.owners, 1]
-            crowdings.append(Crowding(logs.mean(axis=0), logs.std(axis=0) * math.sqrt(1.5), useful, least))
+            deviation = np.hypot(logs.std(axis=0) * math.sqrt(1.5), lost)
+            crowdings.append(Crowding(logs.mean(axis=0) - lost, deviation, useful, least))
         return crowdings
+
+    def _lost(self, over: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The expected loss where instances want more of the devices than there is, by the logarithm of the ratio."""
+        lost: NDArray[np.float64] = _CROWDED * np.maximum(0.0, over - self._most_over)
+        return lost
 
 
 def _share(trial: ObservedTrial, cores: int | None) -> float | None:
