@@ -57,12 +57,15 @@ def _times(interval: Interval, factor: float) -> Interval:
 
 @pytest.mark.slow
 def test_lucky_launches_are_expected_to_be_slower_the_next_time(built: SearchSpace) -> None:
-    luck = 0.2 * np.random.default_rng(0).standard_normal(10)
-    speeds = expected_speeds(launched(built, np.exp(luck)), built, GOAL, seed=0)
-    assert sorted(speeds) == list(range(10))
-    wrong = luck + [speeds[number].mean for number in range(10)]
-    assert float(np.std(wrong)) < 0.8 * float(np.std(luck))
-    assert all(0 < speed.deviation < 0.5 for speed in speeds.values())
+    shares = []
+    for seed in range(3):
+        luck = 0.2 * np.random.default_rng(seed).standard_normal(10)
+        speeds = expected_speeds(launched(built, np.exp(luck)), built, GOAL, seed=0)
+        assert sorted(speeds) == list(range(10))
+        wrong = luck + [speeds[number].mean for number in range(10)]
+        shares.append(float(np.std(wrong)) / float(np.std(luck)))
+        assert all(0 < speed.deviation < 0.5 for speed in speeds.values())
+    assert np.mean(shares) < 0.8
 
 
 def test_from_too_few_trials_or_without_execution_times_nothing_is_expected(built: SearchSpace) -> None:
