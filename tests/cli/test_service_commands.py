@@ -83,7 +83,7 @@ def _ends(peer: ServicePeer, state: str, exit_code: int | None, reason: str = ""
 def test_a_job_is_submitted(peer: ServicePeer, job_file: Path, tmp_path: Path) -> None:
     done = tritontune("submit", job_file, "--priority", 5, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == f"job 1: queued\npage: {peer.address}/jobs/1\n"
+    assert done.stdout == f"job 1: queued\ndashboard: {peer.address}/jobs/1\n"
     assert peer.jobs[1].job == {
         "repository": str(tmp_path / "model_repository"),
         "slo": {"p99": "40ms"},
@@ -108,7 +108,7 @@ def test_waiting_prints_what_happens(peer: ServicePeer, job_file: Path) -> None:
         "job 1: succeeded",
         "mlp: gain 1.50 x the baseline (1.42 to 1.58)",
         "mlp: best 1,234 inferences/s, p95 12.3 ms at concurrency 16 (trial 3)",
-        f"page: {peer.address}/jobs/1",
+        f"dashboard: {peer.address}/jobs/1",
     ]
 
 
@@ -232,7 +232,7 @@ def test_one_job(peer: ServicePeer) -> None:
     peer.add(models=("mlp",), slo="p99 <= 40 ms", reason="GPU 0 is held by job 9", submitted_by="ci", priority=3)
     assert tritontune("jobs", 1).stdout.splitlines() == [
         "job 1: queued: GPU 0 is held by job 9",
-        f"page: {peer.address}/jobs/1",
+        f"dashboard: {peer.address}/jobs/1",
         "kind: tune",
         "models: mlp",
         "SLO: p99 <= 40 ms",
@@ -244,15 +244,22 @@ def test_one_job(peer: ServicePeer) -> None:
 
 def test_a_list_is_watched(peer: ServicePeer, monkeypatch: pytest.MonkeyPatch) -> None:
     peer.add()
+    changes = [
+        lambda: peer.tell(1, *states("running")),
+        lambda: setattr(peer, "ill", [(503, {"retry-after": "0"})] * 4),  # as while it restarts
+        lambda: peer.tell(1, *states("succeeded")),
+    ]
 
-    def pause(_: float) -> None:
-        if peer.jobs[1].state == "running":
+    def pause(seconds: float) -> None:
+        if seconds < 1:  # between tries
+            return
+        if not changes:
             raise KeyboardInterrupt
-        peer.tell(1, *states("running"))
+        changes.pop(0)()
 
     monkeypatch.setattr(time, "sleep", pause)
     done = tritontune("jobs", "--watch")
-    assert done.stdout == "job 1: queued\njob 1: running\n"
+    assert done.stdout == "job 1: queued\njob 1: running\njob 1: succeeded\n"
     assert (done.returncode, done.stderr) == (130, "tritontune: stopped watching; the jobs go on\n")
 
 
@@ -275,7 +282,7 @@ def test_proposals(peer: ServicePeer) -> None:
     lines = tritontune("proposals").stdout.splitlines()
     assert [line.split()[:3] for line in lines[1:3]] == [["1", "open", "mlp"], ["2", "open", "cnn"]]
     assert "1.50 x the baseline (1.42 to 1.58)" in lines[1]
-    assert lines[-1] == f"page: {peer.address}/proposals"
+    assert lines[-1] == f"dashboard: {peer.address}/proposals"
     assert tritontune("proposals", "--job", 2).stdout == "no open proposals\n"
     assert tritontune("proposals", "--diff", 1).stdout == peer.proposals[1].diff
     to_set = {"to_set": ("start tritonserver with --pinned-memory-pool-byte-size=0",)}

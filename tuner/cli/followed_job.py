@@ -57,7 +57,7 @@ def print_job(client: Client, job: Job, *, as_json: bool) -> None:
     for result in job.results:
         for line in result_in_words(result):
             click.echo(line)
-    click.echo(f"page: {client.page(f'jobs/{job.id}')}")
+    click.echo(f"dashboard: {client.page(f'jobs/{job.id}')}")
 
 
 def job_json(client: Client, job: Job) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from tuner.cli.service import ServiceOptions
 from tuner.client.client import Client
 from tuner.client.event_lines import state_in_words
 from tuner.client.resources import Job, JobState
-from tuner.core.errors import InterruptedRunError
+from tuner.core.errors import InterruptedRunError, ServiceAwayError
 from tuner.core.json_text import json_text
 from tuner.core.quantities import format_duration
 from tuner.report.results_console import results_console
@@ -73,13 +73,16 @@ def _list(client: Client, states: Sequence[JobState], last: int, *, watch: bool,
 
 
 def _watch(client: Client, states: Sequence[JobState], last: int, found: Sequence[Job]) -> None:
-    """Show the list until Ctrl-C: on a terminal as a table, elsewhere a line for each change."""
+    """Show the list until Ctrl-C, also while the service restarts: on a terminal as a table, else a line a change."""
     console = Console()
     if console.is_terminal:
         with Live(_table(found), console=console, auto_refresh=False) as live:
             while True:
                 time.sleep(_PAUSE_S)
-                live.update(_table(list(client.jobs(states=states, limit=last))), refresh=True)
+                found, problem = _again(client, states, last, found)
+                table = _table(found)
+                table.caption = escape(problem)
+                live.update(table, refresh=True)
     told: dict[int, str] = {}
     while True:
         for each in reversed(found):
@@ -88,7 +91,15 @@ def _watch(client: Client, states: Sequence[JobState], last: int, found: Sequenc
                 told[each.id] = line
                 click.echo(line)
         time.sleep(_PAUSE_S)
-        found = list(client.jobs(states=states, limit=last))
+        found, _ = _again(client, states, last, found)
+
+
+def _again(client: Client, states: Sequence[JobState], last: int, found: Sequence[Job]) -> tuple[Sequence[Job], str]:
+    """The jobs now; while the service is away, the last known ones, and why."""
+    try:
+        return list(client.jobs(states=states, limit=last)), ""
+    except ServiceAwayError as error:
+        return found, str(error)
 
 
 def _table(found: Sequence[Job]) -> Table:

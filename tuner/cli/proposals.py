@@ -99,4 +99,4 @@ def _print_all(client: Client, found: Sequence[Proposal], state: ProposalState |
             escape(each.repository),
         )
     results_console().print(table)
-    click.echo(f"page: {client.page('proposals')}")
+    click.echo(f"dashboard: {client.page('proposals')}")
