@@ -28,7 +28,7 @@ from tuner.service.job_folder import JobFolder
 from tuner.service.operations import Service
 
 # For each operation: few in the default run.
-_EXAMPLES = int(os.environ.get("TRITONTUNE_API_EXAMPLES", "6"))
+_EXAMPLES = int(os.environ.get("TRITONTUNE_API_EXAMPLES", "4"))
 _CHECKS = (not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance)
 
 
@@ -95,6 +95,6 @@ def test_generated_requests_get_what_the_description_says(service: Service, clie
             case.validate_response(response, checks=_CHECKS)
 
         check()
-    assert asked[200] > 20
+    assert asked[200] > 10
     assert any(status >= 400 for status in asked)
     assert Path(service.data).exists()

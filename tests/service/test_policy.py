@@ -323,7 +323,7 @@ _LAUGHS = (
         {"env": {"A" * _LARGE: "1"}},
         {"shape": [f"a{number}:1" for number in range(1000)]},
         {"docker_arg": _LAUGHS},
-        {"docker_arg": "labels=" + "[" * (_LARGE // 10)},
+        {"docker_arg": "labels=" + "[" * (_LARGE // 50)},
         {"mount": "a:" * (_LARGE // 2)},
         {"budget": "1s" * (_LARGE // 2)},
         {"triton_arg": "--log-verbose=password=" + "a=" * (_LARGE // 2)},
