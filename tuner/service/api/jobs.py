@@ -41,6 +41,8 @@ _EXAMPLES: dict[str, Any] = {
 }
 # Files that a browser shows as text. All others are downloads, so that none of them runs in a page.
 _TEXT = frozenset({".csv", ".diff", ".json", ".jsonl", ".log", ".pbtxt", ".txt", ".yaml", ".yml"})
+# Bytes of a log that are sent at once.
+_PART = 1 << 16
 # A report runs scripts of its own, in an origin of its own, without the session of the dashboard.
 _REPORT_POLICY = (
     "sandbox allow-scripts allow-popups allow-downloads; default-src 'none'; script-src 'unsafe-inline'; "
@@ -177,5 +179,11 @@ def artifact(
 
 
 def _encoded(lines: Iterator[str]) -> Iterator[bytes]:
+    """The lines in parts of some size, as each part costs a change of threads."""
+    part = bytearray()
     for line in lines:
-        yield line.encode("utf-8", "replace")
+        part += line.encode("utf-8", "replace")
+        if len(part) >= _PART:
+            yield bytes(part)
+            part.clear()
+    yield bytes(part)
