@@ -38,7 +38,7 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="tritontune-service-demo-"))
     shutil.copytree(_REPOSITORY, folder / "model_repository")
     try:
-        with _service(folder) as login, Client(data=folder / "data") as client:
+        with _service(folder) as login, Client(_address(login), data=folder / "data") as client:
             return _demo(client, folder / "model_repository", login, budget)
     except KeyboardInterrupt:
         print("interrupted: the job and the service have ended", file=sys.stderr)
@@ -84,6 +84,11 @@ def _login(lines: IO[str]) -> str:
             threading.Thread(target=lines.read, daemon=True).start()
             return line.strip()
     raise ServiceError("the service did not start")
+
+
+def _address(login: str) -> str:
+    """The address of the service in the line with the address to log in."""
+    return login.removeprefix("log in: ").partition("/login")[0]
 
 
 def _demo(client: Client, repository: Path, login: str, budget: str) -> int:

@@ -291,6 +291,7 @@ def test_a_service_of_the_same_user_is_found(peer: ServicePeer, tmp_path: Path) 
         for address in (peer.address, peer.address.replace("127.0.0.1", "localhost")):
             with Client(address) as client:
                 assert client.job(1).id == 1
+                assert client.server == peer.address, "others may listen where else localhost leads"
         with Client(data=tmp_path) as client:
             assert client.server == peer.address
         with Client() as client:
@@ -317,6 +318,8 @@ def test_the_token_of_a_service_that_has_ended_is_not_sent(peer: ServicePeer, tm
         file.write_text(stored.model_copy(update={"lease": f"{host}-{namespace}-{pid}-1"}).model_dump_json())
         with pytest.raises(TokenRefusedError):
             Client(peer.address)
+        with pytest.raises(TokenRefusedError, match="no service of yours runs with this folder; start it, or give --s"):
+            Client(data=tmp_path)
     assert file.exists()
     with registered("http://127.0.0.1:1", tmp_path):
         assert not file.exists(), "the next service removes what a killed one has left"

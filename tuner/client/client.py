@@ -102,7 +102,9 @@ class Client:
             ca = Path(named)
         # First without a token, so that a wrong address is reported as such.
         Connection(address, None, ca).close()
-        self._connection = Connection(address, token or _token(address, data), ca, timeout_s)
+        if not token:
+            address, token = _with_token(address, data)
+        self._connection = Connection(address, token, ca, timeout_s)
         self._patience_s = patience_s
 
     @property
@@ -415,23 +417,31 @@ def _address_here(data: Path | None) -> str:
 
     Args:
         data: Its data folder; None: any.
+
+    Raises:
+        TokenRefusedError: no service has this data folder, whose token must go to no other one.
     """
     here = [each for each in local_services() if data is None or each.data.resolve() == data.resolve()]
+    if data is not None and not here:
+        raise TokenRefusedError(
+            f"--data: {data}: no service of yours runs with this folder; start it, or give --server"
+        )
     return here[0].server if len(here) == 1 else DEFAULT_SERVER
 
 
-def _token(server: str, data: Path | None) -> str:
-    """The token for a service.
+def _with_token(server: str, data: Path | None) -> tuple[str, str]:
+    """The address of a service and its token.
 
     Raises:
-        TokenRefusedError: there is none.
+        TokenRefusedError: there is no token.
     """
     if data is not None:
-        return admin_token(data)
+        return server, admin_token(data)
     if token := os.environ.get(TOKEN_VARIABLE, "").strip():
-        return token
+        return server, token
     if service := local_service(server):
-        return admin_token(service.data)
+        # By its own address: somebody else may listen at another one that localhost stands for. TLS tells who it is.
+        return (server if server.startswith("https:") else service.server), admin_token(service.data)
     others = [each.server for each in local_services()]
     hint = f"; your services on this machine are at {' and '.join(others)}" if others else ""
     raise TokenRefusedError(
