@@ -31,7 +31,3 @@ class LimitError(TritontuneError):
     def __init__(self, message: str, *, retry_after_s: int = 30) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
-
-
-class PreconditionError(TritontuneError):
-    """A change of a resource that exists needs `If-Match` with its version."""

@@ -19,7 +19,6 @@ from tuner.service.errors import ConflictError, CursorError, NotFoundError, Stor
 from tuner.service.refusals import (
     ForbiddenError,
     LimitError,
-    PreconditionError,
     StaleError,
     UnauthenticatedError,
 )
@@ -35,7 +34,6 @@ _STATUS: Sequence[tuple[type[Exception], HTTPStatus, str]] = (
     (ForbiddenError, HTTPStatus.FORBIDDEN, "Not allowed"),
     (NotFoundError, HTTPStatus.NOT_FOUND, "Not found"),
     (StaleError, HTTPStatus.PRECONDITION_FAILED, "The resource has changed"),
-    (PreconditionError, HTTPStatus.PRECONDITION_REQUIRED, "If-Match is needed"),
     (ConflictError, HTTPStatus.CONFLICT, "Not possible in this state"),
     (LimitError, HTTPStatus.TOO_MANY_REQUESTS, "Too many at once"),
     (StoreUnavailableError, HTTPStatus.SERVICE_UNAVAILABLE, "The database does not answer"),
