@@ -113,7 +113,7 @@ def trials(count: int, model: str = "resnet50", seed: int = 7, *, running: bool 
 
 def front_of(of: Sequence[Trial], limit: float = 40.0) -> tuple[FrontPoint, ...]:
     """The points that no other one beats."""
-    points = [(p, trial) for trial in of for p in trial.points]
+    points = [(p, trial) for trial in of for p in trial.points if "throughput" in p]
     points.sort(key=lambda each: (each[0]["latency_ms"]["p99"]["value"], -each[0]["throughput"]["value"]))
     front: list[FrontPoint] = []
     highest = 0.0

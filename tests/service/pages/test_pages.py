@@ -10,10 +10,10 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from httpx import Response
-from support.service_examples import NOW, ExampleService, ExampleView, around, trials
+from support.service_examples import NOW, ExampleService, ExampleView, around, curve, trials
 from support.service_parts import ADMIN
 
-from tuner.client.resources import Role, TokenSpec
+from tuner.client.resources import JobProgress, Role, TokenSpec, Trial
 from tuner.jobs.events import ModelResult
 from tuner.report.html.symbols import TIMES
 from tuner.service.errors import StoreUnavailableError
@@ -197,6 +197,32 @@ def test_a_job_of_two_models_shows_one_at_a_time(admin: TestClient, service: Exa
     assert 'href="/jobs/61?model=cnn"' in response.text
     assert "failed the baseline cannot be launched" in text_of(response)
     assert "Front of cnn" in admin.get("/jobs/61?model=cnn").text
+
+
+def test_a_measurement_shows_its_points(admin: TestClient, service: ExampleService) -> None:
+    points = [
+        *curve(1500, 3),
+        {"load": {"request_rate": 50.0}, "doubts": [{"gate": "x", "reason": "load from elsewhere"}]},
+    ]
+    measured = Trial(model="conformer", number=0, candidate="", state="running", points=tuple(points))
+    service.views.views[62] = ExampleView([measured], progress=JobProgress(points=4))
+    response = admin.get("/jobs/62")
+    text = text_of(response)
+    assert "Progress 4 operating points" in text
+    assert re.search(r"concurrency 2 214 210 to 219 .* request rate 50.0 .* load from elsewhere", text)
+    assert 'id="trials"' not in response.text
+    assert 'id="results"' not in response.text
+    assert "Run again" not in text
+
+
+def test_a_job_leads_to_its_report_and_proposals(admin: TestClient, service: ExampleService) -> None:
+    assert 'href="/proposals/4">Proposal 4</a>' in admin.get("/jobs/54").text
+    assert ">Report</a>" not in admin.get("/jobs/56").text
+    night = service.folder(ADMIN, 56).run / "models/resnet50"
+    night.mkdir(parents=True)
+    (night / "report.html").write_text("<!DOCTYPE html>")
+    address = "/api/v1/jobs/56/artifacts/run/models/resnet50/report.html"
+    assert f'href="{address}">Report</a>' in admin.get("/jobs/56").text
 
 
 def test_jobs_side_by_side_show_the_options_that_differ(seen: TestClient) -> None:

@@ -84,8 +84,8 @@ def front_drawing(
         ],
         limits=[Limit("x", across.at(limit), f"SLO {percentile} ≤ {format_ms(limit)}")] if limit else [],
         legend=[
-            Key("baseline", "baseline", "square"),
-            Key("front", "front", "circle"),
+            *([Key("baseline", "baseline", "square")] if baseline else []),
+            *([Key("front", "front", "circle")] if front else []),
             *([Key("best", "best", "star")] if best else []),
             *([Key("other points", "others", "circle")] if others else []),
         ],

@@ -9,8 +9,10 @@ from typing import Any
 
 from tuner.client.resources import Job, ModelResult, Trial
 from tuner.core.quantities import format_duration, format_ms, format_number
+from tuner.core.record import Interval
+from tuner.core.slo import PERCENTILES
 from tuner.service.job_view import LogLine
-from tuner.service.pages.front_plots import limit_ms
+from tuner.service.pages.front_plots import limit_ms, load_in_words
 
 MOST_TRIALS = 50
 """Trials on a page."""
@@ -20,6 +22,9 @@ MOST_RESULTS = 100
 
 MOST_FILES = 100
 """Files on a page."""
+
+MOST_POINTS = 200
+"""Points of a measurement on a page."""
 
 _LOG_LINES = 200
 
@@ -96,6 +101,32 @@ def trial_page(trials: Sequence[Trial], percentile: str, slo: str, below: int | 
     )
 
 
+@dataclass(frozen=True)
+class PointRow:
+    """An operating point of a measurement: its values as text."""
+
+    load: str
+    throughput: Interval | None
+    latencies: tuple[Interval | None, ...]
+    requests: int | None
+    warnings: str
+
+
+def point_rows(trials: Sequence[Trial]) -> tuple[PointRow, ...]:
+    """The points of a measurement, in order of load; latencies by `PERCENTILES`."""
+    points = [point for trial in trials for point in trial.points][:MOST_POINTS]
+    return tuple(
+        PointRow(
+            load_in_words(point.get("load", {})),
+            _interval(point.get("throughput")),
+            tuple(_interval(point.get("latency_ms", {}).get(name)) for name in PERCENTILES),
+            point.get("requests"),
+            ", ".join(str(doubt.get("reason", "")) for doubt in point.get("doubts") or ()),
+        )
+        for point in points
+    )
+
+
 def announcement(job: Job) -> str:
     """The state of a job in a line, for screen readers."""
     doing = f": {job.phase}" if job.phase and not job.is_final else ""
@@ -111,6 +142,13 @@ def log_lines(lines: Sequence[LogLine], since: datetime) -> str:
     times = [format_duration(each) if each > 0 else "0s" for each in seconds]
     width = max(map(len, times), default=0)
     return "\n".join(f"{time:>{width}}  {line.text}" for time, line in zip(times, shown, strict=True))
+
+
+def _interval(value: Mapping[str, Any] | None) -> Interval | None:
+    """An INTERVAL of `front.json`; None: unknown, or without an end."""
+    if value is None or any(value.get(end) is None for end in ("value", "low", "high")):
+        return None
+    return Interval.model_validate({end: value[end] for end in ("value", "low", "high")})
 
 
 def _row(trial: Trial, percentile: str, limit: float | None) -> TrialRow:

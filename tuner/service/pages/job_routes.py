@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from tuner.client.resources import FrontPoint, Job, JobKind, JobState
 from tuner.core.errors import UsageError
 from tuner.core.quantities import format_size
+from tuner.core.slo import PERCENTILES
 from tuner.jobs.events import Event
 from tuner.service.auth import Principal
 from tuner.service.errors import NotFoundError
@@ -29,6 +30,7 @@ from tuner.service.pages.job_page import (
     announcement,
     current_model,
     log_lines,
+    point_rows,
     trial_page,
 )
 from tuner.service.pages.rendering import page
@@ -45,6 +47,7 @@ EVENT_TYPES: tuple[str, ...] = tuple(kind.model_fields["type"].default for kind 
 
 _ON_PAGE = 50
 _MOST_QUEUED = 100
+_MOST_PROPOSALS = 10
 _REPORT = "run/report.html"
 
 Asked = Annotated[str, Query(max_length=200)]
@@ -255,12 +258,14 @@ class JobPages:
             "job": job,
             "announcement": announcement(job),
             "lasted": lasted(job, self._service.clock()),
-            "links": self._links(who, job),
+            "links": self._links(who, job, model),
             "results": job.results[:MOST_RESULTS],
             "more_results": max(0, len(job.results) - MOST_RESULTS),
             "model": model,
             "front": front,
             "drawing": front_drawing(model, front, trials, job.slo, upward_of(job.job)),
+            "points": point_rows(trials) if job.kind == "measure" else (),
+            "percentiles": PERCENTILES,
             "trials": rows.rows,
             "trials_shown": rows.shown,
             "older": None if rows.older is None else f"{here}&below={rows.older}#trials-title",
@@ -271,15 +276,22 @@ class JobPages:
             "more_files": more_files,
         }
 
-    def _links(self, who: Principal, job: Job) -> list[tuple[str, str]]:
-        links = []
-        if self._artifact(who, job, _REPORT):
-            links.append(("Report", _artifact_address(job, _REPORT)))
+    def _links(self, who: Principal, job: Job, model: str) -> list[tuple[str, str]]:
+        links = [("Report", _artifact_address(job, path)) for path in self._reports(who, job, model)[:1]]
+        if job.is_final:
+            proposals = self._service.proposals(who, job=job.id, limit=_MOST_PROPOSALS).items
+            links += [(f"Proposal {each.id}", f"/proposals/{each.id}") for each in proposals]
         if job.target:
             links.append(("Jobs of this target", f"/jobs?target={quote(job.target)}"))
         if job.retry_of:
             links.append((f"Compare with job {job.retry_of}", f"/compare?jobs={job.retry_of},{job.id}"))
         return links
+
+    def _reports(self, who: Principal, job: Job, model: str) -> list[str]:
+        """Paths of the reports: of a tuning job, or of the model's night."""
+        run = self._service.folder(who, job.id).run
+        nights = [f"run/{folder.name}/{model}/report.html" for folder in sorted(run.glob("*")) if model]
+        return [path for path in (_REPORT, *nights) if self._artifact(who, job, path)]
 
     def _files(self, who: Principal, job: Job) -> tuple[list[dict[str, str]], int]:
         """The files of a job that has ended; they change too often before."""
