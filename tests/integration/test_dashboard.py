@@ -41,6 +41,12 @@ def _text(browser: Browser, selector: str) -> str:
     return str(browser.run("return document.querySelector(arguments[0])?.textContent ?? ''", selector))
 
 
+def _proposed(browser: Browser, site: str) -> bool:
+    """Whether the page of the job, loaded again, leads to a proposal."""
+    browser.open(f"{site}/jobs/1")
+    return "Proposal 1" in _text(browser, "#head .actions")
+
+
 def test_from_the_form_to_the_deployed_config(
     browser: Browser, login: str, model_repository: ModelRepositoryFactory
 ) -> None:
@@ -63,7 +69,6 @@ def test_from_the_form_to_the_deployed_config(
     browser.wait(lambda: browser.all("#front .mark.baseline"))
     browser.wait(lambda: _text(browser, "#trials tbody th") == "1", within_s=_PATIENCE_S)
     browser.wait(lambda: browser.all("#head .state.succeeded"), within_s=_PATIENCE_S)
-    browser.wait(lambda: "Proposal 1" in _text(browser, "#head .actions"))
     assert browser.run("return window.same")
     assert "yes" in _text(browser, "#results")
     assert browser.told() == []
@@ -73,8 +78,8 @@ def test_from_the_form_to_the_deployed_config(
     assert "front" in browser.drawn("front")
     assert browser.told() == []
 
-    browser.open(f"{site}/proposals")
-    browser.one("tbody a").click()
+    browser.wait(lambda: _proposed(browser, site))
+    browser.driver.find_element("link text", "Proposal 1").click()
     browser.wait(lambda: _text(browser, "h1").startswith("Proposal 1"))
     added = [line.text[1:] for line in browser.all(".diff .added")]
     assert added

@@ -9,7 +9,7 @@ small as it was, and selected text, focus and scrolled places stay. */
 
   const LEAST_MS = 1000; // between two looks, however fast the events come
   const RETRY_MS = 5000;
-  const AFTER_END_MS = 4000;
+  const AFTER_END_MS = [2000, 6000, 20000, 60000];
   const ANNOUNCE_MS = 20000; // a screen reader is not to talk all the time
   const announcer = document.getElementById("announcer");
   const shown = new Map([...root.querySelectorAll("[data-part]")].map((part) => [part.id, part.innerHTML]));
@@ -115,7 +115,7 @@ small as it was, and selected text, focus and scrolled places stay. */
     ended = true;
     clearTimeout(timer);
     stream?.close();
-    setTimeout(look, AFTER_END_MS); // its proposals are made by then
+    for (const pause of AFTER_END_MS) setTimeout(look, pause); // its proposals come a little later
   }
 
   function listen() {
