@@ -167,7 +167,7 @@ def test_a_job_tells_its_state_results_front_trials_and_log(seen: TestClient) ->
 
 def test_a_running_job_is_followed_and_an_ended_one_is_not(seen: TestClient) -> None:
     running, ended = seen.get("/jobs/61").text, seen.get("/jobs/57").text
-    assert 'data-live="/jobs/61/live" data-events="/api/v1/jobs/61/events"' in running
+    assert 'data-live="/jobs/61/live" data-every="15" data-events="/api/v1/jobs/61/events"' in running
     assert "trial_ended" in running
     assert "data-live" not in ended
     assert "data-final" in ended

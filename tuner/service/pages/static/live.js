@@ -1,5 +1,5 @@
 "use strict";
-/* Keeps the parts of a page current: by the events of a job (data-events), or every few seconds (data-every).
+/* Keeps the parts of a page current: every few seconds (data-every), and by the events of a job (data-events).
 
 The server renders the parts, as it does for the whole page. Only those that differ are replaced, so the page stays as
 small as it was, and selected text, focus and scrolled places stay. */
@@ -64,7 +64,7 @@ small as it was, and selected text, focus and scrolled places stay. */
     const page = new DOMParser().parseFromString(html, "text/html");
     const parts = [...page.querySelectorAll("[data-part]")];
     // A part that was not there before, such as the first front, needs the structure around it.
-    if (parts.some((part) => !document.getElementById(part.id)) && !root.dataset.every) {
+    if (parts.some((part) => !document.getElementById(part.id)) && root.dataset.events) {
       root.innerHTML = page.body.innerHTML;
       shown.clear();
       for (const part of parts) shown.set(part.id, part.innerHTML);
@@ -138,5 +138,6 @@ small as it was, and selected text, focus and scrolled places stay. */
   });
   for (const box of root.querySelectorAll("[data-follow]")) box.scrollTop = box.scrollHeight;
   if (root.dataset.events) listen();
-  if (root.dataset.every) setInterval(() => document.hidden || want(), 1000 * Number(root.dataset.every));
+  // Beside the events, too: a queued job has none while its reason changes, and some proxies hold them back.
+  setInterval(() => document.hidden || ended || want(), 1000 * Number(root.dataset.every));
 })();
