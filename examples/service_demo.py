@@ -125,7 +125,7 @@ def _demo(client: Client, repository: Path, login: str, budget: str) -> int:
 
 
 def _print_front(front: Front) -> None:
-    print(f"front of {front.slo or 'all loads'}:")
+    print(f"front ({f'SLO {front.slo}' if front.slo else 'no SLO'}):")
     for point in front.points:
         mark = "*" if point.best else " "
         latency = f"{point.percentile} {format_ms(point.latency_ms.value)}"

@@ -67,7 +67,7 @@ def test_it_ends_with_the_front_and_leaves_nothing(folder: Path, fake_path: str)
     assert demo.process.wait(120) in {0, 3}, demo.text
     assert "job 1: queued\n" in demo.text
     assert re.search(r"^job 1: succeeded", demo.text, re.MULTILINE)
-    assert re.search(r"^front of p99 <= 100 ms:\n [ *] +\S+ inferences/s +p99 ", demo.text, re.MULTILINE)
+    assert re.search(r"^front \(SLO p99 <= 100 ms\):\n [ *] +\S+ inferences/s +p99 ", demo.text, re.MULTILINE)
     assert re.search(r"^dashboard: http://127.0.0.1:\d+/jobs/1$", demo.text, re.MULTILINE)
     assert "  tritontune serve\n  tritontune submit job.yaml --wait" in demo.text
     # The process of a job whose end is told may take a moment to end itself.
