@@ -213,6 +213,8 @@ def test_a_measurement_shows_its_points(admin: TestClient, service: ExampleServi
     assert 'id="trials"' not in response.text
     assert 'id="results"' not in response.text
     assert "Run again" not in text
+    assert " measured " in text
+    assert "baseline" not in text
 
 
 def test_a_job_leads_to_its_report_and_proposals(admin: TestClient, service: ExampleService) -> None:

@@ -28,7 +28,13 @@ def upward_of(options: Mapping[str, Any]) -> Objective:
 
 
 def front_drawing(
-    model: str, front: Sequence[FrontPoint], trials: Sequence[Trial], slo: str = "", upward: Objective = THROUGHPUT
+    model: str,
+    front: Sequence[FrontPoint],
+    trials: Sequence[Trial],
+    slo: str = "",
+    *,
+    upward: Objective = THROUGHPUT,
+    first: str = "baseline",
 ) -> Drawing:
     """The front of a model, its baseline, and all other points measured.
 
@@ -38,6 +44,7 @@ def front_drawing(
         trials: Its trials.
         slo: The SLO in words.
         upward: What the upward axis shows.
+        first: Name of the curve of trial 0.
     """
     percentile = front[0].percentile if front else "p99"
     title = _title(upward, percentile)
@@ -71,7 +78,10 @@ def front_drawing(
             Path(steps([place(_values_of(point, upward)) for point in by_latency]), "front dotted"),
         ],
         marks=[
-            *(Mark(*place(each), "square", "baseline", _baseline_title(each, percentile, upward)) for each in baseline),
+            *(
+                Mark(*place(each), "square", "baseline", f"{first}: {_in_words(each, percentile, upward)}")
+                for each in baseline
+            ),
             *(
                 Mark(
                     *place(_values_of(point, upward)),
@@ -84,7 +94,7 @@ def front_drawing(
         ],
         limits=[Limit("x", across.at(limit), f"SLO {percentile} ≤ {format_ms(limit)}")] if limit else [],
         legend=[
-            *([Key("baseline", "baseline", "square")] if baseline else []),
+            *([Key(first, "baseline", "square")] if baseline else []),
             *([Key("front", "front", "circle")] if front else []),
             *([Key("best", "best", "star")] if best else []),
             *([Key("other points", "others", "circle")] if others else []),
@@ -196,8 +206,8 @@ def _values(trial: Trial, percentile: str, upward: Objective) -> Iterator[_Value
             yield latency["value"], value["value"]
 
 
-def _baseline_title(values: _Values, percentile: str, upward: Objective) -> str:
-    return f"baseline: {format_number(values[1])} {upward.unit}, {percentile} {format_ms(values[0])}"
+def _in_words(values: _Values, percentile: str, upward: Objective) -> str:
+    return f"{format_number(values[1])} {upward.unit}, {percentile} {format_ms(values[0])}"
 
 
 def _axis_title(title: str, scale: Scale) -> str:
