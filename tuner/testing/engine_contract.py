@@ -247,8 +247,9 @@ class LoadEngineContract:
     def test_an_open_loop_keeps_its_schedule(self, serve: Serve) -> None:
         samples = self.offer(serve("echo"), until_requests(190), load=RequestRate(200, "constant"))
         assert samples.ok.all()
-        # No request is sent before it is due.
-        assert 190 <= len(samples) <= 200 * samples.wall_s + 1
+        # No request is answered before it is due. The load's own clock starts late on a busy machine.
+        answering_s = (samples.done_ns.max() - samples.sent_ns.min()) / 1e9
+        assert 190 <= len(samples) <= 200 * answering_s + 1
         # Requests are due every 5 ms, regardless of responses; those under way at the end are not counted.
         gaps_ns = np.diff(np.sort(samples.sent_ns))
         assert set(gaps_ns[:100].tolist()) == {5_000_000}
