@@ -23,6 +23,7 @@ from tuner.core import boundary as module
 from tuner.core.boundary import LOG, boundary, command_without_secrets, in_one_line, write_log
 from tuner.core.errors import JobError, UnexpectedError, shortened
 from tuner.jobs import tuning
+from tuner.jobs.progress import Progress
 from tuner.study import study as study_module
 from tuner.study.run_folder import RunFolder
 from tuner.study.study import Study
@@ -197,6 +198,16 @@ def test_output_to_who_reads_no_more(temporary: Path) -> None:
     assert not list(temporary.iterdir())
 
 
+class _Noted(Progress):
+    """Keeps the notes."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
 class _FailingTuning:
     """Measures one candidate, and comes to grief."""
 
@@ -212,16 +223,14 @@ class _FailingTuning:
 def test_what_was_measured_is_written_when_a_run_comes_to_grief(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out, noted = RunFolder(tmp_path), list[str]()
+    out, progress = RunFolder(tmp_path), _Noted()
     context = SimpleNamespace(
         out=out,
         job=SimpleNamespace(budget=60.0),
         launcher=SimpleNamespace(machine=None),
         machine=None,
         name="mlp",
-        progress=SimpleNamespace(
-            model_began=lambda *_, **__: None, model_ended=lambda _: None, note=noted.append, reported=lambda _: None
-        ),
+        progress=progress,
     )
     monkeypatch.setattr(tuning, "ModelTuning", _FailingTuning)
     monkeypatch.setattr(tuning, "identity_of", lambda *_: builders.identity())
@@ -235,7 +244,7 @@ def test_what_was_measured_is_written_when_a_run_comes_to_grief(
     assert (tmp_path / "mlp/best/config.pbtxt").exists()
     words = "OSError: No space left on device: 'run/front.json'"
     assert Study.load(out.database, "mlp").ended == f"cut short: {words}"
-    assert noted == [f"cannot write the report: {words}; retry with: tritontune report {tmp_path}"]
+    assert progress.notes == [f"cannot write the report: {words}; retry with: tritontune report {tmp_path}"]
     assert "in run\n" in (tmp_path / LOG).read_text()
 
 

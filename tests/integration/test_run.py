@@ -367,7 +367,7 @@ class TestInterruption:
         assert [event["trial"] for event in of(events, "trial_ended")] == list(range(count + 2))
         front = {(point["trial"], point["load"]["concurrency"]) for point in _front(out)["front"]}
         view = JobViews(lambda _: out).of(1)
-        assert {(point.trial, point.load["concurrency"]) for point in view.front().points} == front
+        assert {(point.trial, point.load["concurrency"]) for point in view.front().points if point.on_front} == front
 
 
 def test_resume_refuses_another_job(finished_run: Path) -> None:

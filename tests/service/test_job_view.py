@@ -22,8 +22,10 @@ from tuner.core.slo import SLO, Statistic
 from tuner.jobs.event_log import EventLog
 from tuner.jobs.event_progress import EventProgress
 from tuner.jobs.events import (
+    BestChanged,
     Event,
     ModelBegan,
+    ModelResult,
     NightEnded,
     Noted,
     PointMeasured,
@@ -100,7 +102,7 @@ class _Job:
         self.events.results_changed(self.study.recommendation)
 
     def front(self) -> set[tuple[int, float]]:
-        return {(each.trial, each.load["concurrency"]) for each in self.view.front().points}
+        return {(each.trial, each.load["concurrency"]) for each in self.view.front().points if each.on_front}
 
 
 # Few values, so that many points are equal in one or both.
@@ -207,6 +209,24 @@ def test_a_relaunch_replaces_the_point_of_the_search(tmp_path: Path) -> None:
     ]
     assert "trial 1 relaunched: 381 inferences/s, p99 21 ms at concurrency 8, 2 launches" in [
         line.text for line in job.view.lines
+    ]
+
+
+def test_the_best_point_is_told_though_a_lucky_one_beats_it() -> None:
+    relaunched = {**judged_point_json(point(8, 300, 25), THROUGHPUT), "verified": True}
+    lucky = judged_point_json(point(8, 390, 18), THROUGHPUT)
+    view = _folded(
+        *_events(
+            {"kind": TrialBegan, "model": "m", "trial": 1, "candidate": "more instances"},
+            {"kind": PointMeasured, "model": "m", "trial": 1, "point": relaunched},
+            {"kind": TrialBegan, "model": "m", "trial": 2, "candidate": "larger batches"},
+            {"kind": PointMeasured, "model": "m", "trial": 2, "point": lucky},
+            {"kind": BestChanged, "model": "m", "best": ModelResult(model="m", trial=1, load={"concurrency": 8})},
+        )
+    )
+    assert [(each.trial, each.best, each.on_front) for each in view.front().points] == [
+        (1, True, False),
+        (2, False, True),
     ]
 
 

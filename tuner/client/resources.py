@@ -288,7 +288,7 @@ class Trial(Resource):
 
 
 class FrontPoint(Resource):
-    """A point of the front: no other one has both a higher throughput and a lower latency."""
+    """A point of the front, which no other one beats in both the objective and latency; or the recommended point."""
 
     model: str = Field(description="Name of the model.")
     trial: int = Field(description="Number of the trial; 0 is the baseline.")
@@ -299,6 +299,10 @@ class FrontPoint(Resource):
     objective_value: OpenInterval | None = Field(None, description="Value of the objective, in its unit.")
     verified: bool = Field(default=False, description="Whether it was relaunched and measured again.")
     best: bool = Field(default=False, description="Whether it is the recommended one.")
+    on_front: bool = Field(
+        default=True,
+        description="False of a recommended point that one beats that was measured only once, so may have been lucky.",
+    )
 
 
 class Front(Resource):

@@ -127,21 +127,29 @@ class _ModelView:
         else:
             self.front.remove(key)
 
-    def points(self) -> Iterator[FrontPoint]:
-        """The front in order of throughput."""
-        best = self.result and (self.result.trial, self.result.load)
-        for trial, point in sorted((e.item for e in self.front.entries), key=lambda i: i[1]["throughput"]["value"]):
+    def points(self, trials: Mapping[tuple[str, int], _TrialView]) -> Iterator[FrontPoint]:
+        """The front in order of throughput, with the best point, also if it is not on the front."""
+        load = self.result and self.result.load
+        best = self.result and load and (self.result.trial, load)
+        found = [(trial.number, point, True) for trial, point in (entry.item for entry in self.front.entries)]
+        if best and load and best not in [(number, point["load"]) for number, point, _ in found]:
+            trial = trials.get((self.name, best[0] or 0))
+            point = trial and (trial.verified.get(_key(load)) or trial.measured.get(_key(load)))
+            if trial and point:
+                found.append((trial.number, point, False))
+        for number, point, on_front in sorted(found, key=lambda each: each[1]["throughput"]["value"]):
             value = point["objective_value"]
             yield FrontPoint(
                 model=self.name,
-                trial=trial.number,
+                trial=number,
                 load=point["load"],
                 throughput=_interval(point["throughput"]),
                 latency_ms=_interval(point["latency_ms"][self.percentile]),
                 percentile=self.percentile,
-                objective_value=_interval(value),
+                objective_value=value and _interval(value),
                 verified=point["verified"],
-                best=(trial.number, point["load"]) == best,
+                best=(number, point["load"]) == best,
+                on_front=on_front,
             )
 
 
@@ -209,10 +217,10 @@ class JobView:
             return sum(len(trial.measured.keys() | trial.verified.keys()) for trial in self._trials.values())
 
     def front(self) -> Front:
-        """The front of each model, in order of throughput."""
+        """The front of each model with its best point, in order of throughput."""
         with self._lock:
             models = list(self._models.values())
-            points = tuple(point for model in models for point in model.points())
+            points = tuple(point for model in models for point in model.points(self._trials))
             first = models[0] if models else _ModelView("")
             return Front(points=points, percentile=first.percentile, slo=first.slo)
 

@@ -63,7 +63,7 @@ def front_drawing(
 
     thinned = others[:: max(1, math.ceil(len(others) / MOST_DOTS))]
     best = next((point for point in front if point.best), None)
-    by_latency = sorted(front, key=lambda point: point.latency_ms.value)
+    by_latency = sorted((point for point in front if point.on_front), key=lambda point: point.latency_ms.value)
     return Drawing(
         title,
         alt=_alt(model, front, best, sum(map(len, curves.values()))),
@@ -133,7 +133,8 @@ def compared_fronts(
             continue
         style, shape = f"series-{number + 1}", _SHAPES[number % len(_SHAPES)]
         places = [(across.at(x), 100 - up.at(y)) for x, y in (_values_of(point, upward) for point in known[name])]
-        paths.append(Path(steps(places), f"{style} dotted"))
+        on_front = [place for place, point in zip(places, known[name], strict=True) if point.on_front]
+        paths.append(Path(steps(on_front), f"{style} dotted"))
         marks += [
             Mark(*place, shape, f"{style} chosen" if point.best else style, f"{name}: {point_in_words(point)}")
             for place, point in zip(places, known[name], strict=True)
