@@ -9,9 +9,8 @@ median latency with one request at a time. Prints medians over seeds. Without `-
 twin foresees the candidates of the grid after six launches, beside how well a launch of each would tell that, by how
 much those differ that the grid is the median of.
 
-`--sampler oracle` knows the truth, and launches the best candidates in order: what looks best of them shows what the
-noise alone costs. `--sampler smac` compares with SMAC3, which `pip install smac` installs, and `--sampler gp` needs
-PyTorch.
+`--sampler oracle` knows the truth, and launches the best candidates in order. `--sampler smac` compares with SMAC3,
+which `pip install smac` installs, and `--sampler gp` needs PyTorch.
 
 The recording of `ort` has one short launch of each candidate. Launches of candidates that cannot differ do so by 20 %,
 and the best of 576 is a lucky one. So the medians of such candidates count (see `alike_in_ort`). `--as-recorded` takes
