@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
@@ -47,7 +48,10 @@ def bench(services: Services) -> Iterator[Callable[..., Measure]]:
 
 @ON_BOTH
 def test_the_servers_view_is_of_the_same_load_as_ours(bench: Callable[..., Measure]) -> None:
-    point = bench("slow", sleep_ms=10)(Concurrency(4))
+    measure = bench("slow", sleep_ms=10)
+    began = time.monotonic()
+    point = measure(Concurrency(4))
+    took_s = time.monotonic() - began
     assert point.server is not None
     assert point.server.average_batch_size == 1
     ((size, (executions, service_ms)),) = point.server.batches.items()
@@ -59,7 +63,10 @@ def test_the_servers_view_is_of_the_same_load_as_ours(bench: Callable[..., Measu
     assert point.latency_ms["p50"].value > point.server.compute_infer_ms
     # The one instance does nothing at the same time, whatever the machine does beside it.
     assert point.server.wall_s is not None
-    assert executions * service_ms / 1e3 <= point.server.wall_s + 2 * service_ms / 1e3
+    assert 0 < point.server.wall_s < took_s
+    # A reply of a busy server may come late, so its statistics may be of more time than `wall_s`. One execution may have
+    # begun before.
+    assert executions * service_ms / 1e3 <= took_s + service_ms / 1e3
     assert point.throughput.value <= 100
 
 
