@@ -64,8 +64,8 @@ def test_the_servers_view_is_of_the_same_load_as_ours(bench: Callable[..., Measu
     # The one instance does nothing at the same time, whatever the machine does beside it.
     assert point.server.wall_s is not None
     assert 0 < point.server.wall_s < took_s
-    # A reply of a busy server may come late, so its statistics may be of more time than `wall_s`. One execution may have
-    # begun before.
+    # A reply of a busy server may come late, so its statistics may be of more time than `wall_s`.
+    # One execution may have begun before.
     assert executions * service_ms / 1e3 <= took_s + service_ms / 1e3
     assert point.throughput.value <= 100
 
