@@ -254,6 +254,18 @@ def test_rejecting_changes_no_file(desk: Desk) -> None:
     assert (desk.deployed, desk.files) == (MLP, ["config.pbtxt"])
 
 
+def test_a_night_does_not_propose_again_what_was_rejected(desk: Desk) -> None:
+    (first,) = desk.desk.of_job(desk.night())
+    desk.desk.reject(first.id, "bob", "not now")
+    assert desk.desk.of_job(desk.night()) == ()
+    other = Patch(config=NEW, env={"OMP_NUM_THREADS": "2"})
+    (second,) = desk.desk.of_job(desk.night(other))
+    assert second.state == "open"
+    # A person who tunes it again wants to see it.
+    (third,) = desk.desk.of_job(desk.tuned())
+    assert third.state == "open"
+
+
 @pytest.mark.parametrize(("text", "how"), [("# by hand\n", "has changed"), (None, "is gone")])
 def test_it_is_withdrawn_when_the_deployed_files_have_changed(desk: Desk, text: str | None, how: str) -> None:
     proposal = desk.proposed()

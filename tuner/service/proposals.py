@@ -57,8 +57,9 @@ class ProposalDesk:
 
         A job fails if one of its models does; the others may have been improved.
 
-        A proposal withdraws the open ones of the same model. With the policy `apply`, the improvement of a tuning job
-        is deployed at once; a night does that by itself.
+        A proposal withdraws the open ones of the same model. A change that was rejected is proposed again by a tuning
+        job only, which a person has submitted, and not night after night. With the policy `apply`, the improvement of
+        a tuning job is deployed at once; a night does that by itself.
 
         Returns:
             All proposals of the job.
@@ -78,6 +79,9 @@ class ProposalDesk:
                 self._sync(record)
             for found in _improvements(job, folder, policy.min_gain):
                 if found.model in made:
+                    continue
+                if job.kind == "nightly" and (rejected := self._rejected(found)):
+                    _log.info("job %d: %s: proposal %d of the same change was rejected", job.id, found.model, rejected)
                     continue
                 record = self._add(job, folder, found)
                 made[found.model] = record
@@ -257,6 +261,21 @@ class ProposalDesk:
     def _open_proposals(self, model: str | None = None) -> Iterator[Proposal]:
         return every(partial(self._store.proposals, ProposalFilter(states=["open"], model=model)))
 
+    def _rejected(self, found: Improvement) -> int | None:
+        """The latest proposal of the model, if it was of the same change and was rejected."""
+        latest = self._store.proposals(
+            ProposalFilter(states=["rejected", "approved"], model=found.model), limit=1
+        ).items
+        for proposal in latest:
+            same = (proposal.repository, proposal.to_set, _change(proposal.diff)) == (
+                found.repository,
+                found.to_set,
+                _change(found.diff),
+            )
+            if same and proposal.state == "rejected":
+                return proposal.id
+        return None
+
     def _records_of(self, job: JobFolder) -> Iterator[ProposalRecord]:
         folder = ProposalFolder(job)
         for number in folder.ids():
@@ -295,6 +314,11 @@ def _improvements(job: Job, folder: JobFolder, min_gain: float) -> Iterator[Impr
 def _in_words(replacement: Replacement, backup: Path | None, repository: Path) -> str:
     path = replacement.path.relative_to(repository)
     return f"{path} (backup: {backup.name})" if backup else f"{path} (there was none)"
+
+
+def _change(diff: str) -> list[str]:
+    """The lines of a diff without its comments, which tell of the measurements."""
+    return [line for line in diff.splitlines() if not line.startswith("#")]
 
 
 def _joined(*parts: str) -> str:
