@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 import sys
@@ -55,7 +56,8 @@ class _BringBack:
             return
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, _end)
-        threading.Thread(target=_interrupt_again, daemon=True).start()
+        # Not by `threading.Thread`: its locks may be held by what was interrupted.
+        _thread.start_new_thread(_interrupt_again, ())
 
 
 def _interrupt_again() -> None:
