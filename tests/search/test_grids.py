@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from pathlib import Path
 
 import pytest
-from grid import LAW_SPACE, Grid, recorded
+from grid import LAW_SPACE, Grid, alike_in_ort, recorded
 from law import LOADS, Law, operating_point
 
 from tuner.search.scheduling_map import SchedulingMap
+from tuner.space.candidate import Assignment
 
 pytestmark = pytest.mark.slow
+
+BATCHED: Assignment = {
+    "dynamic_batching": "on",
+    "instance_group.count": 1,
+    "intra_op_thread_count": "2",
+    "spinning": "off",
+}
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +62,30 @@ def test_a_grid_is_read_as_it_was_written(stored: Grid, tmp_path: Path) -> None:
             assert point.latency_ms["p99"].low == pytest.approx(before.latency_ms["p99"].low, rel=1e-3)
     launched = again.launched(again.trials[3].parameters)
     assert launched.effective_config == again.space.candidate(again.trials[3].parameters).config.text
+
+
+def test_pooled_candidates_that_cannot_differ_are_alike() -> None:
+    recorded_once = Grid.of("ort")
+    pooled = recorded_once.pooled(alike_in_ort)
+    assert [each.parameters for each in pooled.trials] == [each.parameters for each in recorded_once.trials]
+    groups: dict[Hashable, list[tuple[float, float]]] = {}
+    for before, after in zip(recorded_once.trials, pooled.trials, strict=True):
+        for point, median in zip(before.curve, after.curve, strict=True):
+            values = groups.setdefault(alike_in_ort(after.parameters, point.load.level), [])
+            values.append((point.throughput.value, median.throughput.value))
+    for values in groups.values():
+        measured, medians = zip(*values, strict=True)
+        assert len(set(medians)) == 1
+        assert len(set(measured)) > 1
+        assert min(measured) <= medians[0] <= max(measured)
+
+
+def test_a_load_cannot_fill_larger_batches() -> None:
+    one, other = ({**BATCHED, "max_batch_size": size} for size in (16, 64))
+    assert alike_in_ort(one, 16) == alike_in_ort(other, 16)
+    assert alike_in_ort(one, 64) != alike_in_ort(other, 64)
+    assert alike_in_ort(one, 4) != alike_in_ort(one, 16)
+    assert alike_in_ort(one, 4) != alike_in_ort({**one, "instance_group.count": 2}, 4)
 
 
 def test_the_first_grids_are_read_as_before() -> None:
