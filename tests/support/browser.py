@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from selenium import webdriver
+from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
@@ -19,6 +20,10 @@ from selenium.webdriver.support.ui import WebDriverWait
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 # On a machine that is busy with other things.
 _PATIENCE_S = 60.0
+# When a container starts or ends, the machine has other networks, and Chromium drops what it is loading, from loopback,
+# too.
+_NETWORK_CHANGED = "ERR_NETWORK_CHANGED"
+_MOST_LOADS = 10
 
 
 class Browser:
@@ -30,6 +35,7 @@ class Browser:
 
     def __init__(self, driver: webdriver.Chrome) -> None:
         self.driver = driver
+        self._told: list[str] = []
 
     def open(self, page: Path | str, *, width: int = 1200, height: int = 900, dark: bool = False) -> None:
         """Open a file or an address, in a window of a size, as somebody who likes it light or dark."""
@@ -39,7 +45,20 @@ class Browser:
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         self.prefer(dark=dark)
-        self.driver.get(page if isinstance(page, str) else page.as_uri())
+        self._load(page if isinstance(page, str) else page.as_uri())
+
+    def _load(self, address: str) -> None:
+        for _ in range(_MOST_LOADS):
+            try:
+                self.driver.get(address)
+            except WebDriverException as error:
+                if _NETWORK_CHANGED not in str(error):
+                    raise
+            else:
+                self._told = self._console()
+                if not any(_NETWORK_CHANGED in message for message in self._told):
+                    return
+        pytest.fail(f"the networks of this machine changed during each of {_MOST_LOADS} loads of {address}")
 
     def prefer(self, *, dark: bool) -> None:
         """Change what the reader likes."""
@@ -47,7 +66,11 @@ class Browser:
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
 
     def told(self) -> list[str]:
-        """What has come on the console since somebody asked."""
+        """What has come on the console since somebody asked. The page itself goes on after another network."""
+        told, self._told = [*self._told, *self._console()], []
+        return [message for message in told if _NETWORK_CHANGED not in message]
+
+    def _console(self) -> list[str]:
         return [entry["message"] for entry in self.driver.get_log("browser")]  # type: ignore[no-untyped-call]
 
     def requested(self) -> set[str]:

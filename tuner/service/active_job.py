@@ -95,8 +95,8 @@ class ActiveJob:
 
     @property
     def held(self) -> tuple[str, ...]:
-        """The names of all that it holds."""
-        return (*self._slots, *self.shares) if self.has_process else ()
+        """The names of all that it holds, which it does until its process has ended: that may take a while."""
+        return (*self._slots, *self.shares)
 
     def about(self) -> str:
         """What it is, in words: `mlp, running since 14:05 UTC`."""
