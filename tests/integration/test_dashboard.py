@@ -47,6 +47,8 @@ def _proposed(browser: Browser, site: str) -> bool:
     return "Proposal 1" in _text(browser, "#head .actions")
 
 
+# Only with the real one: it takes a minute, and each step has tests of its own.
+@pytest.mark.parametrize("each_triton", [pytest.param("real", marks=pytest.mark.triton)], indirect=True)
 def test_from_the_form_to_the_deployed_config(
     browser: Browser, login: str, model_repository: ModelRepositoryFactory
 ) -> None:
