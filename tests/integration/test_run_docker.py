@@ -107,7 +107,8 @@ def test_servers_that_are_killed_or_out_of_memory_midway_are_trials_that_failed(
     assert {number: failure.cause.value for number, failure in failures.items()} == expected
     assert all(failure.last_words for failure in failures.values())
     messages = {failure.cause.value: failure.message for failure in failures.values()}
-    assert messages["crashed"] == "Triton was ended by SIGKILL"
+    # The processes of a container that is killed end in any order; Triton may report the end of another one first.
+    assert messages["crashed"] in {"Triton was ended by SIGKILL", "an instance of model 'hoards' has ended"}
     assert messages["out_of_memory"].endswith("was ended by SIGKILL (out of memory)")
     rows = csv.DictReader((out / "hoards/trials.csv").read_text().splitlines())
     assert {row["failure"] for row in rows if row["failure"]} == messages.keys()
