@@ -15,7 +15,7 @@ service-demo: $(INSTALLED)
 	$(BIN)/python examples/service_demo.py
 
 # The default test suite: several tests at once; those that share a group, one after the other.
-PARALLEL = -n 5 --dist loadgroup
+PARALLEL = -n 4 --dist loadgroup
 # Matrices are small here: the threads of a library would only wait for each other, and take the cores of other tests.
 test test-quick test-statistics: export OPENBLAS_NUM_THREADS = 1
 # Each of many processes would compile all sources anew.
