@@ -258,6 +258,10 @@ def test_a_night_does_not_propose_again_what_was_rejected(desk: Desk) -> None:
     (first,) = desk.desk.of_job(desk.night())
     desk.desk.reject(first.id, "bob", "not now")
     assert desk.desk.of_job(desk.night()) == ()
+    # A model of the same name in another repository is another one.
+    elsewhere = first.model_copy(update={"id": first.id + 100, "repository": "/elsewhere", "state": "approved"})
+    desk.store.add_proposal(elsewhere)
+    assert desk.desk.of_job(desk.night()) == ()
     other = Patch(config=NEW, env={"OMP_NUM_THREADS": "2"})
     (second,) = desk.desk.of_job(desk.night(other))
     assert second.state == "open"

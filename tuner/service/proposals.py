@@ -262,19 +262,14 @@ class ProposalDesk:
         return every(partial(self._store.proposals, ProposalFilter(states=["open"], model=model)))
 
     def _rejected(self, found: Improvement) -> int | None:
-        """The latest proposal of the model, if it was of the same change and was rejected."""
-        latest = self._store.proposals(
-            ProposalFilter(states=["rejected", "approved"], model=found.model), limit=1
-        ).items
-        for proposal in latest:
-            same = (proposal.repository, proposal.to_set, _change(proposal.diff)) == (
-                found.repository,
-                found.to_set,
-                _change(found.diff),
-            )
-            if same and proposal.state == "rejected":
-                return proposal.id
-        return None
+        """The last decided proposal of the model in its repository, if it was of the same change and was rejected."""
+        decided = every(
+            partial(self._store.proposals, ProposalFilter(states=["rejected", "approved"], model=found.model))
+        )
+        last = next((proposal for proposal in decided if proposal.repository == found.repository), None)
+        if last is None or last.state != "rejected":
+            return None
+        return last.id if (last.to_set, _change(last.diff)) == (found.to_set, _change(found.diff)) else None
 
     def _records_of(self, job: JobFolder) -> Iterator[ProposalRecord]:
         folder = ProposalFolder(job)
