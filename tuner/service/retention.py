@@ -11,7 +11,7 @@ import os
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -27,6 +27,7 @@ from tuner.service.store.database import Clock, utc_now
 from tuner.service.store.jobs import JobFilter
 from tuner.service.store.pages import every
 from tuner.service.store.store import Store
+from tuner.service.threads import running
 
 _log = logging.getLogger(__name__)
 
@@ -105,17 +106,9 @@ class Retention:
                 problems.append(f"job {job.id}: not pruned: {in_one_line(error)}")
         return Pruned(done, size, tuple(problems))
 
-    @contextmanager
-    def running(self) -> Iterator[None]:
+    def running(self) -> AbstractContextManager[None]:
         """Prune what is due now and every hour, in a thread, as long as the context lasts."""
-        stop = threading.Event()
-        thread = threading.Thread(target=self._run, args=(stop,), name="retention", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join()
+        return running(self._run, "retention")
 
     def _run(self, stop: threading.Event) -> None:
         while not stop.is_set():

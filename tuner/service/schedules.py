@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -19,6 +18,7 @@ from tuner.service.errors import StoreUnavailableError
 from tuner.service.store.database import Clock, utc_now
 from tuner.service.store.jobs import UNFINISHED, JobFilter
 from tuner.service.store.store import Store
+from tuner.service.threads import running
 
 _log = logging.getLogger(__name__)
 
@@ -84,17 +84,9 @@ class Scheduler:
         jobs = (self._start(schedule, now) for schedule in self._store.due_schedules(now))
         return tuple(job for job in jobs if job)
 
-    @contextmanager
-    def running(self) -> Iterator[None]:
+    def running(self) -> AbstractContextManager[None]:
         """Start what is due, in a thread, as long as the context lasts."""
-        stop = threading.Event()
-        thread = threading.Thread(target=self._run, args=(stop,), name="schedules", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join()
+        return running(self._run, "schedules")
 
     def _run(self, stop: threading.Event) -> None:
         while True:

@@ -9,7 +9,7 @@ from typing import Annotated
 from fastapi import Depends, Header, Path, Query, Request, Security
 from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBearer
 
-from tuner.client.resources import Role
+from tuner.client.resources import Name, Role
 from tuner.core.errors import JobError
 from tuner.service.auth import COOKIE, Principal
 from tuner.service.operations import Service
@@ -62,6 +62,7 @@ Admin = Annotated[Principal, Depends(needs("admin"))]
 Id = Annotated[int, Path(ge=1, le=LARGEST_ID, description="Its number.")]
 Cursor = Annotated[str | None, Query(max_length=500, description="`next` of the page before.")]
 Limit = Annotated[int, Query(ge=1, le=MOST, description="Most items on the page.")]
+Named = Annotated[Name, Path(description="Its name.")]
 IfMatch = Annotated[
     str | None, Header(max_length=100, description='The ETag that the resource must have, such as `"3"`.')
 ]

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Path, Response
+from fastapi import APIRouter, Body, Response
 
-from tuner.client.resources import Name, Page, Schedule, ScheduleSpec
+from tuner.client.resources import Page, Schedule, ScheduleSpec
 from tuner.service.api.access import (
     PREFIX,
     Cursor,
     IfMatch,
     IfNoneMatch,
     Limit,
+    Named,
     Reader,
     ServiceOf,
     Submitter,
@@ -28,7 +29,6 @@ _EXAMPLES: dict[str, Any] = {
         "value": {"cron": "0 2 * * *", "timezone": "Europe/Berlin", "target": "recommender", "window": "4h"},
     }
 }
-Named = Annotated[Name, Path(description="Its name.")]
 
 
 @router.get("", response_model=Page[Schedule], responses=responses())

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Path, Response
+from fastapi import APIRouter, Body, Response
 
-from tuner.client.resources import Name, Page, Target, TargetSpec
+from tuner.client.resources import Page, Target, TargetSpec
 from tuner.service.api.access import (
     PREFIX,
     Cursor,
     IfMatch,
     IfNoneMatch,
     Limit,
+    Named,
     Reader,
     ServiceOf,
     Submitter,
@@ -31,7 +32,6 @@ _EXAMPLES: dict[str, Any] = {
         },
     }
 }
-Named = Annotated[Name, Path(description="Its name.")]
 
 
 @router.get("", response_model=Page[Target], responses=responses())

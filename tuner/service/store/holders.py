@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from secrets import token_hex
 
 import sqlalchemy as sql
@@ -20,6 +21,7 @@ from tuner.core.proc import pid_namespace
 from tuner.service.errors import ConflictError, StoreUnavailableError
 from tuner.service.store.database import Database
 from tuner.service.store.tables import HOLDERS
+from tuner.service.threads import running
 
 LEASE_S = 15.0
 """How long a service holds the database after its last renewal, in seconds."""
@@ -104,14 +106,10 @@ class Holders(Database):
             if waited_s >= wait_s and not may_have_ended:
                 raise ConflictError(f"database {self.place}: in use by another service: {other.holder}")
             time.sleep(_POLL_S)
-        stop = threading.Event()
-        renewing = threading.Thread(target=self._renew, args=(hold, own, lease_s, stop), name="hold", daemon=True)
-        renewing.start()
         try:
-            yield hold
+            with running(partial(self._renew, hold, own, lease_s), "hold"):
+                yield hold
         finally:
-            stop.set()
-            renewing.join()
             # Its time is over soon in any case.
             with suppress(StoreUnavailableError), self.writing() as connection:
                 connection.execute(HOLDERS.delete().where(HOLDERS.c.name == name, HOLDERS.c.lease == own))
