@@ -3,15 +3,18 @@ from __future__ import annotations
 import errno
 import inspect
 import os
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 from typing import Any, TypeVar
 
 import pytest
 from support.builders import point, space, trial
 from support.study_fixtures import gpu_point, open_point, run, study, verified
 
+from tuner.cluster.host_changes import HostChange
 from tuner.core.errors import InterruptedRunError, JobError, SLOError, TuningError
 from tuner.core.loads import Concurrency
 from tuner.core.redaction import keep_secret
@@ -21,6 +24,7 @@ from tuner.jobs.events import (
     ArtifactWritten,
     BestChanged,
     FinalistEliminated,
+    HostChanged,
     ModelBegan,
     ModelEnded,
     Noted,
@@ -28,11 +32,14 @@ from tuner.jobs.events import (
     PhaseBegan,
     PointMeasured,
     PointVerified,
+    SlotChanged,
     StateChanged,
     TrialBegan,
+    TrialDropped,
     TrialEnded,
+    WorkRequeued,
 )
-from tuner.jobs.progress import ModelOutcome, Progress, Progresses
+from tuner.jobs.progress import ModelOutcome, Progress, Progresses, ProgressOfTrial
 from tuner.recommend.verification import Verification
 from tuner.results.points_json import point_json
 from tuner.results.result_files import write_results
@@ -233,6 +240,95 @@ def test_a_trial_and_its_points_are_events(run: RunFolder, events: EventProgress
     assert [event.candidate for event in (ended[0], ended[3])] == ["the baseline", "instance_group.count 2"]
     assert (ended[2].cause, ended[2].failure, ended[2].last_words) == ("crashed", "it did not work", "E bad\n")
     assert [event.usable for event in ended] == [True, True, False, True]
+
+
+def test_trials_on_several_slots_tell_their_own_points(run: RunFolder, events: EventProgress, study: Study) -> None:
+    with events:
+        _begin(events, study)
+        for number in (3, 4):
+            events.trial_began(number, f"count {number}", f"w{number}/gpu:0")
+        ProgressOfTrial(events, 3).point_measured(point(4, 410, 22))
+        ProgressOfTrial(events, 4).point_measured(point(4, 420, 22))
+        events.requeued("trial 4", "w4/gpu:0", "its node died", trial=4)
+        events.trial_dropped(4, "lost twice")
+        events.launch_began("w3/gpu:0", "round 2 of trial 3")
+        events.launch_ended("w3/gpu:0")
+    assert [(each.trial, each.slot) for each in _of(run.path, TrialBegan)] == [(3, "w3/gpu:0"), (4, "w4/gpu:0")]
+    assert [each.trial for each in _of(run.path, PointMeasured)] == [3, 4]
+    (lost,) = _of(run.path, WorkRequeued)
+    assert (lost.model, lost.trial, lost.slot, lost.reason) == ("mlp", 4, "w4/gpu:0", "its node died")
+    assert [(each.model, each.trial, each.reason) for each in _of(run.path, TrialDropped)] == [("mlp", 4, "lost twice")]
+    assert [(each.slot, each.work) for each in _of(run.path, SlotChanged)] == [
+        ("w3/gpu:0", "round 2 of trial 3"),
+        ("w3/gpu:0", None),
+    ]
+
+
+def test_what_happens_to_hosts_is_an_event_without_secrets(run: RunFolder, events: EventProgress) -> None:
+    keep_secret("token", "swordfish-42")
+    with events:
+        events.run_began()
+        events.host_changed(HostChange("w1", "admitted", slots=("w1/gpu:0",), description="1 x H200", host_class="b"))
+        events.host_changed(HostChange("w1", "lost", "token swordfish-42 refused"))
+    admitted, lost = _of(run.path, HostChanged)
+    assert (admitted.host, admitted.event, admitted.slots, admitted.host_class) == (
+        "w1",
+        "admitted",
+        ("w1/gpu:0",),
+        "b",
+    )
+    assert (lost.event, "swordfish" in lost.reason) == ("lost", False)
+
+
+def test_threads_are_let_in_one_at_a_time() -> None:
+    inside: list[str] = []
+    most: list[int] = []
+
+    class Slow(Progress):
+        def note(self, text: str) -> None:
+            inside.append(text)
+            most.append(len(inside))
+            time.sleep(0.002)
+            inside.pop()
+
+        def launch_ended(self, slot: str) -> None:
+            shared.note(slot)  # what is told may tell more
+
+    shared = Progresses(Slow())
+    threads = [Thread(target=shared.launch_ended, args=(f"w{number}",)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1] * 8
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (HostChange("w1", "admitted", slots=("a", "b"), description="2 x H200"), "was admitted with 2 slots: 2 x H200"),
+        (HostChange("w1", "admitted", slots=("a",)), "was admitted with 1 slot"),
+        (HostChange("w1", "left_out", "another GPU: A100"), "is left out: another GPU: A100"),
+        (HostChange("w1", "drained", "its baseline drifts"), "gets no more work: its baseline drifts"),
+        (HostChange("w1", "back"), "works again"),
+    ],
+)
+def test_other_displays_note_what_happens_to_hosts_and_lost_work(change: HostChange, words: str) -> None:
+    notes: list[str] = []
+
+    class Notes(Progress):
+        def note(self, text: str) -> None:
+            notes.append(text)
+
+    progress = Notes()
+    progress.host_changed(change)
+    progress.requeued("trial 4", "w1/gpu:0", "its node died", trial=4)
+    progress.trial_dropped(4, "lost twice")
+    assert notes == [
+        f"host w1 {words}",
+        "trial 4 starts again on another host: w1/gpu:0 was lost (its node died)",
+        "trial 4 does not count: lost twice",
+    ]
 
 
 def test_the_best_is_told_when_it_changes(run: RunFolder, events: EventProgress, study: Study) -> None:

@@ -16,6 +16,7 @@ from tuner.jobs.events import (
     BestChanged,
     Event,
     FinalistEliminated,
+    HostChanged,
     ModelBegan,
     ModelEnded,
     ModelResult,
@@ -25,9 +26,12 @@ from tuner.jobs.events import (
     PhaseBegan,
     PointMeasured,
     PointVerified,
+    SlotChanged,
     StateChanged,
     TrialBegan,
+    TrialDropped,
     TrialEnded,
+    WorkRequeued,
 )
 from tuner.results.points_json import judged_point_json
 
@@ -39,6 +43,8 @@ _RAMP = judged_point_json(point(Ramp(10, 200, 5.0), 100, 12), THROUGHPUT)
 _BEST = ModelResult(model="m", trial=3, throughput=interval(400), latency_ms=interval(20), percentile="p99")
 _TUNED = {"model": "m", "slo": "p99 <= 25 ms", "percentile": "p99", "objective": "throughput", "budget_s": 600.0}
 _ENDED = {"model": "m", "trial": 3, "candidate": "count 2", "parameters": {}, "points": (), "wall_s": 6.0}
+
+_ON_A_SLOT = "trial 3 begins on w2/gpu:0: count 2"
 
 _CASES: list[tuple[type[Numbered], dict[str, Any], str]] = [
     (StateChanged, {"state": "starting"}, "starting"),
@@ -52,6 +58,16 @@ _CASES: list[tuple[type[Numbered], dict[str, Any], str]] = [
     (ModelBegan, _TUNED, "tuning m: throughput, SLO p99 <= 25 ms, budget 10m00s"),
     (ModelBegan, {**_TUNED, "slo": "", "budget_s": None}, "measuring m: no SLO"),
     (TrialBegan, {"model": "m", "trial": 3, "candidate": "count 2"}, "trial 3 begins: count 2"),
+    (TrialBegan, {"model": "m", "trial": 3, "candidate": "count 2", "slot": "w2/gpu:0"}, _ON_A_SLOT),
+    (TrialDropped, {"model": "m", "trial": 3, "reason": "lost twice"}, "trial 3 does not count: lost twice"),
+    (SlotChanged, {"slot": "w2/gpu:0", "work": "round 2 of trial 3"}, "w2/gpu:0: round 2 of trial 3"),
+    (SlotChanged, {"slot": "w2/gpu:0", "work": None}, ""),
+    (
+        WorkRequeued,
+        {"trial": 3, "work": "trial 3", "slot": "w2/gpu:0", "reason": "its node died"},
+        "trial 3 starts again on another host: w2/gpu:0 was lost (its node died)",
+    ),
+    (HostChanged, {"host": "w2", "event": "lost", "reason": "its node died"}, "host w2 was lost: its node died"),
     (PointMeasured, {"model": "m", "trial": 3, "point": _POINT}, ""),
     (
         PointMeasured,

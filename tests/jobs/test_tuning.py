@@ -53,7 +53,8 @@ class Told(Progress):
     def model_began(self, model: str, *, study: Study, budget_s: float) -> None:
         self.events.append(f"{model} began with {len(study.trials)} trials and {budget_s:.0f} s")
 
-    def trial_began(self, number: int, words: str) -> None:
+    def trial_began(self, number: int, words: str, slot: str = "") -> None:
+        assert not slot  # the run has only one
         self.events.append(f"trial {number} began: {words}")
 
     def trial_ended(self, result: TrialResult, recommendation: Recommendation) -> None:
@@ -216,7 +217,8 @@ class Accident(Told):
         self._repository = repository
         self._points: list[OperatingPoint] = []
 
-    def point_measured(self, point: OperatingPoint) -> None:
+    def point_measured(self, point: OperatingPoint, *, trial: int | None = None) -> None:
+        del trial
         self._points.append(point)
         if len(self._points) == 1:
             for process in servers_of(self._repository):

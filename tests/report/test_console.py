@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import io
+import re
 
 import pytest
 from rich.console import Console
 from support.builders import identity, point, space, trial
 
+from tuner.cluster.host_changes import HostChange
 from tuner.core.errors import Cause
 from tuner.core.loads import Concurrency, RequestRate
 from tuner.core.slo import SLO
@@ -16,6 +18,7 @@ from tuner.recommend.recommend import recommend
 from tuner.recommend.verification import Verification
 from tuner.report.console import ConsoleProgress
 from tuner.report.html.page import write_report
+from tuner.report.slot_lines import SlotLines
 from tuner.results.result_files import front_json, write_results
 from tuner.stats.slo_verdict import SLOTest
 from tuner.study.run_folder import RunFolder
@@ -228,3 +231,59 @@ def test_what_is_happening_now_takes_two_lines_however_long_it_is(study: Study) 
         progress.trial_began(0, words)
     assert "mlp, trial 0: first of very very" in screen.happening
     assert "and the last" not in screen.happening
+
+
+def test_each_busy_slot_has_a_line(study: Study) -> None:
+    screen = Screen(terminal=True)
+    with ConsoleProgress(screen.console, screen.results, SLO({"p99": 25.0})) as progress:
+        progress.model_began("mlp", study=study, budget_s=90.0)
+        for number in (3, 4):
+            progress.trial_began(number, f"count {number}", f"w{number}/gpu:0")
+        progress.launch_began("w10/gpu:0", "round 2 of trial 1")
+        progress.level_began(Concurrency(8), trial=4)
+        progress.point_measured(point(2, 180, 12), trial=3)
+        assert _shown(progress) == [
+            "⠋ mlp, 3 launches",
+            "  w3/gpu:0   trial 3: count 3; 180 inferences/s, p99 12 ms at concurrency 2",
+            "  w4/gpu:0   trial 4: count 4; measuring at concurrency 8",
+            "  w10/gpu:0  round 2 of trial 1",
+            "  best so far: 400/s, p99 20 ms, 3.63 x (trial 1); 1m12s left",
+        ]
+        progress.requeued("trial 4", "w4/gpu:0", "its node died", trial=4)
+        progress.host_changed(HostChange("w4", "lost", "its node died"))
+        progress.trial_began(4, "count 4", "w3/gpu:1")
+        progress.launch_ended("w10/gpu:0")
+        result = trial(3, point(2, 180, 12))
+        progress.trial_ended(result, recommend((*study.trials, result), SLO({"p99": 25.0})))
+        assert _shown(progress)[:-1] == ["⠋ mlp, 1 launch", "  w3/gpu:1  trial 4: count 4; launching"]
+        progress.trial_dropped(4, "lost twice")
+        assert len(_shown(progress)) == 2
+    for line in (
+        "trial 3 on w3/gpu:0: count 3: 180 inferences/s, p99 12 ms at concurrency 2 (6s)",
+        "trial 4 starts again on another host: w4/gpu:0 was lost (its node died)",
+        "host w4 was lost: its node died",
+        "trial 4 does not count: lost twice",
+    ):
+        assert line in screen.happening
+
+
+def _shown(progress: ConsoleProgress) -> list[str]:
+    """The live part as it is now."""
+    file = io.StringIO()
+    Console(file=file, width=120).print(progress._now())
+    return [re.sub(r"^. mlp", "⠋ mlp", line.rstrip()) for line in file.getvalue().splitlines()]
+
+
+def test_more_slots_than_the_terminal_has_lines_are_counted() -> None:
+    slots = SlotLines()
+    for number in range(20):
+        slots.began(f"w/gpu:{number}", "a round")
+    assert [line.plain for line in slots.lines(3)] == [
+        "  w/gpu:0   a round",
+        "  w/gpu:1   a round",
+        "  and 18 more slots",
+    ]
+    assert len(slots.lines(20)) == 20
+    slots.end_host("w")
+    assert not slots
+    assert slots.lines(20) == []

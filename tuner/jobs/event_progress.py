@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +13,7 @@ from typing import Any
 
 from typing_extensions import Self
 
+from tuner.cluster.host_changes import HostChange
 from tuner.core.boundary import in_one_line
 from tuner.core.errors import InterruptedRunError, TritontuneError, shortened
 from tuner.core.loads import Load
@@ -23,6 +25,7 @@ from tuner.jobs.events import (
     ArtifactWritten,
     BestChanged,
     FinalistEliminated,
+    HostChanged,
     JobState,
     ModelBegan,
     ModelEnded,
@@ -34,9 +37,12 @@ from tuner.jobs.events import (
     PhaseBegan,
     PointMeasured,
     PointVerified,
+    SlotChanged,
     StateChanged,
     TrialBegan,
+    TrialDropped,
     TrialEnded,
+    WorkRequeued,
     final_state,
 )
 from tuner.jobs.progress import ModelOutcome, Progress
@@ -152,7 +158,7 @@ class EventProgress(Progress):
 
     def note(self, text: str) -> None:
         """See `Progress`."""
-        self._write(Noted, text=without_known_secrets(shortened(text)))
+        self._write(Noted, text=_line(text))
 
     def pulling(self, pull: Pull) -> None:
         """See `Progress`."""
@@ -192,27 +198,51 @@ class EventProgress(Progress):
                 budget_s=budget_s,
             )
 
-    def trial_began(self, number: int, words: str) -> None:
+    def trial_began(self, number: int, words: str, slot: str = "") -> None:
         """See `Progress`."""
         if self._model:
             self._model.trial = number
-            self._write(TrialBegan, model=self._model.name, trial=number, candidate=words)
+            self._write(TrialBegan, model=self._model.name, trial=number, candidate=words, slot=slot)
 
-    def point_measured(self, point: OperatingPoint) -> None:
+    def point_measured(self, point: OperatingPoint, *, trial: int | None = None) -> None:
         """See `Progress`."""
         if model := self._model:
             measured = judged_point_json(point, model.objective)
-            self._write(PointMeasured, model=model.name, trial=model.trial, point=measured)
+            number = model.trial if trial is None else trial
+            self._write(PointMeasured, model=model.name, trial=number, point=measured)
 
     def trial_ended(self, result: TrialResult, recommendation: Recommendation) -> None:
         """See `Progress`."""
         del result  # the study has it
         self.results_changed(recommendation)
 
+    def trial_dropped(self, number: int, reason: str) -> None:
+        """See `Progress`."""
+        if self._model:
+            self._write(TrialDropped, model=self._model.name, trial=number, reason=_line(reason))
+
+    def launch_began(self, slot: str, words: str) -> None:
+        """See `Progress`."""
+        self._write(SlotChanged, model=self._model and self._model.name, slot=slot, work=_line(words))
+
+    def launch_ended(self, slot: str) -> None:
+        """See `Progress`."""
+        self._write(SlotChanged, model=self._model and self._model.name, slot=slot, work=None)
+
+    def requeued(self, work: str, slot: str, reason: str, *, trial: int | None = None) -> None:
+        """See `Progress`."""
+        model = self._model and self._model.name
+        self._write(WorkRequeued, model=model, trial=trial, work=_line(work), slot=slot, reason=_line(reason))
+
+    def host_changed(self, change: HostChange) -> None:
+        """See `Progress`."""
+        told = {**asdict(change), "reason": _line(change.reason), "description": _line(change.description)}
+        self._write(HostChanged, **told)
+
     def eliminated(self, trial: int, load: Load, reason: str) -> None:
         """See `Progress`."""
         if self._model:
-            fields = {"trial": trial, "load": load_json(load), "reason": without_known_secrets(shortened(reason))}
+            fields = {"trial": trial, "load": load_json(load), "reason": _line(reason)}
             self._write(FinalistEliminated, model=self._model.name, **fields)
 
     def results_changed(self, recommendation: Recommendation) -> None:
@@ -359,6 +389,11 @@ def model_result(model: str, recommendation: Recommendation) -> ModelResult:
         gain=recommendation.gain,
         verified=best.verified,
     )
+
+
+def _line(text: str) -> str:
+    """A text for a field of an event: short, and without secrets."""
+    return without_known_secrets(shortened(text))
 
 
 def _trial_fields(model: _Model, study: Study, trial: TrialResult) -> dict[str, Any]:

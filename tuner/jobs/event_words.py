@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tuner.cluster.host_changes import HostChange
 from tuner.core.quantities import format_duration, format_ms, format_number
 from tuner.jobs.events import (
     BestChanged,
     Event,
     FinalistEliminated,
+    HostChanged,
     ModelBegan,
     ModelEnded,
     ModelResult,
@@ -18,9 +20,12 @@ from tuner.jobs.events import (
     PhaseBegan,
     PointMeasured,
     PointVerified,
+    SlotChanged,
     StateChanged,
     TrialBegan,
+    TrialDropped,
     TrialEnded,
+    WorkRequeued,
 )
 
 
@@ -40,7 +45,8 @@ class EventWords:
             case Noted():
                 return event.text
             case TrialBegan():
-                return f"trial {event.trial} begins: {event.candidate}"
+                on = f" on {event.slot}" if event.slot else ""
+                return f"trial {event.trial} begins{on}: {event.candidate}"
             case FinalistEliminated():
                 at = f" at {_load(event.load)}" if event.load else ""
                 return f"eliminated trial {event.trial}{at}: {event.reason}"
@@ -50,6 +56,8 @@ class EventWords:
                 return f"{event.model}: {event.result.failure or event.result.ended}"
             case NightEnded():
                 return f"{event.model}: {event.night.get('outcome', 'ended')}: {event.night.get('reason', '')}"
+            case TrialDropped() | SlotChanged() | WorkRequeued() | HostChanged():
+                return _placed(event)
             case _:
                 return self._measured(event)
 
@@ -86,6 +94,31 @@ class EventWords:
         return (
             f"{format_number(throughput)} inferences/s, {percentile} {format_ms(latency_ms)} at {_load(point['load'])}"
         )
+
+
+def dropped_in_words(trial: int, reason: str) -> str:
+    """A trial without a result, in words."""
+    return f"trial {trial} does not count: {reason}"
+
+
+def requeued_in_words(work: str, slot: str, reason: str) -> str:
+    """Work whose slot was lost, in words."""
+    return f"{work} starts again on another host: {slot} was lost ({reason})"
+
+
+def _placed(event: TrialDropped | SlotChanged | WorkRequeued | HostChanged) -> str:
+    """What happened to hosts, slots and their work, in words."""
+    match event:
+        case TrialDropped():
+            return dropped_in_words(event.trial, event.reason)
+        case SlotChanged():
+            return f"{event.slot}: {event.work}" if event.work else ""
+        case WorkRequeued():
+            return requeued_in_words(event.work, event.slot, event.reason)
+        case HostChanged():
+            return str(
+                HostChange(event.host, event.event, event.reason, event.host_class, event.slots, event.description)
+            )
 
 
 def _state(event: StateChanged) -> str:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, PlainSerializer, TypeAdapter, WithJsonSchema
 
+from tuner.cluster.host_changes import HostEvent
 from tuner.core.errors import InterruptedRunError, SLOError
 from tuner.core.record import Interval, Record
 from tuner.study.run_folder import EVENTS
@@ -167,8 +168,9 @@ class TrialBegan(Numbered):
 
     type: Literal["trial_began"] = "trial_began"
     model: str = Field(description="Name of the model.")
-    trial: int = Field(description="Number of the trial; 0 is the baseline.")
+    trial: int = Field(description="Number of the trial; 0 is the baseline. One that was requeued begins again.")
     candidate: str = Field(description="The candidate in words.")
+    slot: str = Field("", description="Slot that runs it, as HOST/SLOT; empty: the run has one slot.")
 
 
 class PointMeasured(Numbered):
@@ -197,6 +199,48 @@ class TrialEnded(Numbered):
     )
     imported: bool = Field(default=False, description="Whether an earlier run measured it (warm start).")
     wall_s: float = Field(description="Duration of the trial, in seconds.")
+    host: str = Field("", description="Host that measured it; empty: the machine of the run.")
+
+
+class TrialDropped(Numbered):
+    """A trial ends without a result, and does not count."""
+
+    type: Literal["trial_dropped"] = "trial_dropped"
+    model: str = Field(description="Name of the model.")
+    trial: int = Field(description="Number of the trial.")
+    reason: str = Field(description="Why.")
+
+
+class SlotChanged(Numbered):
+    """A slot begins or ends a launch that is no trial. Only of a run with several slots."""
+
+    type: Literal["slot"] = "slot"
+    model: str | None = Field(None, description="Name of the model.")
+    slot: str = Field(description="Name of the slot, as HOST/SLOT.")
+    work: str | None = Field(description="What it does now, in words; null: nothing.")
+
+
+class WorkRequeued(Numbered):
+    """The slot of some work was lost, and another host will do it."""
+
+    type: Literal["requeued"] = "requeued"
+    model: str | None = Field(None, description="Name of the model.")
+    trial: int | None = Field(None, description="Number of the trial; null: it is no trial.")
+    work: str = Field(description="The work in words, such as trial 12.")
+    slot: str = Field(description="Slot that was lost, as HOST/SLOT.")
+    reason: str = Field(description="How it was lost.")
+
+
+class HostChanged(Numbered):
+    """A host was admitted, left out, lost or drained, or is back."""
+
+    type: Literal["host"] = "host"
+    host: str = Field(description="Name of the host.")
+    event: HostEvent = Field(description="What happened. drained: it gets no more work. back: it was lost before.")
+    reason: str = Field("", description="Why, in one line.")
+    host_class: str = Field("", description="Class of hosts that it is compared with; empty: that of the first host.")
+    slots: tuple[str, ...] = Field((), description="Of `admitted` and `back`: names of its slots, as HOST/SLOT.")
+    description: str = Field("", description="Of `admitted`: what it has, and its Triton.")
 
 
 class PointVerified(Numbered):
@@ -261,6 +305,10 @@ Event = Annotated[
     | TrialBegan
     | PointMeasured
     | TrialEnded
+    | TrialDropped
+    | SlotChanged
+    | WorkRequeued
+    | HostChanged
     | PointVerified
     | FinalistEliminated
     | BestChanged

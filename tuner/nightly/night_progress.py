@@ -25,7 +25,7 @@ class NightProgress(Progress):
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
-        self._trial = ""
+        self._trials: dict[int, str] = {}
         self._percentile: Percentile | None = None
 
     def note(self, text: str) -> None:
@@ -43,14 +43,20 @@ class NightProgress(Progress):
         self._percentile = slo.percentile
         self._say(f"measuring {model}")
 
-    def point_measured(self, point: OperatingPoint) -> None:
+    def point_measured(self, point: OperatingPoint, *, trial: int | None = None) -> None:
         """See `Progress`. The points of a trial have no lines."""
+        del trial
         if self._percentile:
             self._say(point_in_words(point, self._percentile))
 
-    def trial_began(self, number: int, words: str) -> None:
+    def trial_began(self, number: int, words: str, slot: str = "") -> None:
         """See `Progress`."""
-        self._trial = f"trial {number}: {words}"
+        self._trials[number] = f"trial {number}{f' on {slot}' if slot else ''}: {words}"
+
+    def trial_dropped(self, number: int, reason: str) -> None:
+        """See `Progress`."""
+        self._trials.pop(number, None)
+        super().trial_dropped(number, reason)
 
     def trial_ended(self, result: TrialResult, recommendation: Recommendation) -> None:
         """See `Progress`."""
@@ -62,7 +68,9 @@ class NightProgress(Progress):
             text = point_in_words(best.point, recommendation.percentile, objective)
         else:
             text = missed_everywhere(slo, objective)
-        self._say(f"{self._trial}: {text} ({format_duration(result.wall_s)})")
+        self._say(
+            f"{self._trials.pop(result.number, f'trial {result.number}')}: {text} ({format_duration(result.wall_s)})"
+        )
 
     def model_ended(self, outcome: ModelOutcome) -> None:
         """See `Progress`."""

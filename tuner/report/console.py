@@ -1,4 +1,4 @@
-"""Shows a run on the terminal: a line for each trial, a live line on a real terminal, and the result at the end."""
+"""Shows a run on the terminal: a line for each trial, a live part on a real terminal, and the result at the end."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rich.spinner import Spinner
 from rich.text import Text
 from typing_extensions import Self
 
+from tuner.cluster.host_changes import HostChange
 from tuner.core.errors import TritontuneError, shortened
 from tuner.core.loads import Load
 from tuner.core.objectives import THROUGHPUT
@@ -25,9 +26,13 @@ from tuner.recommend.front import excess_memory
 from tuner.recommend.recommend import Recommendation, recommend
 from tuner.report.end_of_run import print_models, print_outcome
 from tuner.report.pull_bar import PullBar
+from tuner.report.slot_lines import SlotLines
 from tuner.results.words import latency, missed_everywhere, point_in_words, rate
 from tuner.servers.docker.pull import Pull
 from tuner.study.study import Study
+
+# Lines of the terminal that the lines of slots leave free: the first and the last one, and room for what was before.
+_MARGIN_LINES = 4
 
 
 class ConsoleProgress(Progress):
@@ -59,8 +64,9 @@ class ConsoleProgress(Progress):
         self._spinner = Spinner("dots")
         self._model = ""
         self._ends = 0.0
-        self._doing = self._trial = ""
-        self._last_point = ""
+        self._doing = self._last_point = ""
+        self._trials: dict[int, str] = {}
+        self._slots = SlotLines()
         self._best = ""
         self._live = Live(get_renderable=self._now, console=console, transient=True, refresh_per_second=4)
 
@@ -96,21 +102,55 @@ class ConsoleProgress(Progress):
         if self._console.is_terminal:
             self._live.start()
 
-    def trial_began(self, number: int, words: str) -> None:
+    def trial_began(self, number: int, words: str, slot: str = "") -> None:
         """See `Progress`."""
-        self._doing = self._trial = f"trial {number}: {words}"
-        self._last_point = "launching"
+        self._trials[number] = f"trial {number}{f' on {slot}' if slot else ''}: {words}"
+        if slot:
+            self._slots.began(slot, f"trial {number}: {words}", number)
+        else:
+            self._doing, self._last_point = self._trials[number], "launching"
 
-    def level_began(self, load: Load) -> None:
+    def level_began(self, load: Load, *, trial: int | None = None) -> None:
         """See `Progress`."""
-        self._last_point = f"measuring at {load}"
+        self._now_of(trial, f"measuring at {load}")
 
-    def point_measured(self, point: OperatingPoint) -> None:
+    def point_measured(self, point: OperatingPoint, *, trial: int | None = None) -> None:
         """See `Progress`."""
-        self._last_point = point_in_words(point, self._objective.percentile_for(self._slo), self._objective)
+        percentile = self._objective.percentile_for(self._slo)
+        self._now_of(trial, point_in_words(point, percentile, self._objective))
+
+    def _now_of(self, trial: int | None, text: str) -> None:
+        if not self._slots.tell(trial, text):
+            self._last_point = text
+
+    def trial_dropped(self, number: int, reason: str) -> None:
+        """See `Progress`."""
+        self._slots.end_trial(number)
+        self._trials.pop(number, None)
+        super().trial_dropped(number, reason)
+
+    def launch_began(self, slot: str, words: str) -> None:
+        """See `Progress`."""
+        self._slots.began(slot, words)
+
+    def launch_ended(self, slot: str) -> None:
+        """See `Progress`."""
+        self._slots.end(slot)
+
+    def requeued(self, work: str, slot: str, reason: str, *, trial: int | None = None) -> None:
+        """See `Progress`."""
+        self._slots.end(slot)
+        super().requeued(work, slot, reason, trial=trial)
+
+    def host_changed(self, change: HostChange) -> None:
+        """See `Progress`."""
+        if change.event == "lost":
+            self._slots.end_host(change.host)
+        super().host_changed(change)
 
     def trial_ended(self, result: TrialResult, recommendation: Recommendation) -> None:
         """See `Progress`."""
+        self._slots.end_trial(result.number)
         own = recommend((result,), self._slo, objective=self._objective).best
         if result.failure:
             text = f"[red]{result.failure.cause.value}[/]: {escape(shortened(result.failure.message))}"
@@ -122,7 +162,8 @@ class ConsoleProgress(Progress):
             text = f"[red]some requests fail at every load[/]: {escape(shortened(result.curve[0].error or ''))}"
         else:
             text = missed_everywhere(self._slo, self._objective)
-        self._line(f"{escape(self._trial)}: {text} [dim]({format_duration(result.wall_s)})[/]")
+        trial = self._trials.pop(result.number, f"trial {result.number}")
+        self._line(f"{escape(trial)}: {text} [dim]({format_duration(result.wall_s)})[/]")
         self._stand(recommendation)
 
     def model_ended(self, outcome: ModelOutcome) -> None:
@@ -159,12 +200,14 @@ class ConsoleProgress(Progress):
 
     def _now(self) -> Group:
         left = format_duration(max(1.0, self._ends - time.monotonic()))
-        doing = Text(f"{self._model}, {self._doing}")
+        slots = self._slots.lines(self._console.height - _MARGIN_LINES)
+        doing = Text(f"{self._model}, {_count(len(self._slots), 'launch', 'launches') if slots else self._doing}")
         # The spinner takes two columns, and wraps a text that is too long for the rest.
         doing.truncate(self._console.width - 2, overflow="ellipsis")
         self._spinner.update(text=doing)
-        below = "; ".join(part for part in (self._last_point, self._best, f"{left} left") if part)
-        return Group(self._spinner, Text(f"  {below}", style="dim", overflow="ellipsis", no_wrap=True))
+        now = "" if slots else self._last_point
+        below = "; ".join(part for part in (now, self._best, f"{left} left") if part)
+        return Group(self._spinner, *slots, Text(f"  {below}", style="dim", overflow="ellipsis", no_wrap=True))
 
 
 def _count(number: int, one: str, more: str = "") -> str:

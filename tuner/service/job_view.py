@@ -21,6 +21,7 @@ from tuner.jobs.events import (
     BestChanged,
     Event,
     FinalistEliminated,
+    HostChanged,
     ModelBegan,
     ModelEnded,
     NightEnded,
@@ -28,9 +29,12 @@ from tuner.jobs.events import (
     PhaseBegan,
     PointMeasured,
     PointVerified,
+    SlotChanged,
     StateChanged,
     TrialBegan,
+    TrialDropped,
     TrialEnded,
+    WorkRequeued,
 )
 from tuner.service.incremental_front import FrontEntry, IncrementalFront
 
@@ -235,6 +239,17 @@ class JobView:
                 self._changed(event)
             case PhaseBegan():
                 self.phase = event.phase
+            case NightEnded():
+                self.nights.append(event.night)
+            case ArtifactWritten():
+                self.artifacts[event.path] = None
+            case Noted() | FinalistEliminated() | SlotChanged() | WorkRequeued() | HostChanged():
+                pass
+            case _:
+                self._fold_measured(event)
+
+    def _fold_measured(self, event: Event) -> None:
+        match event:
             case ModelBegan():
                 self._began(event)
             case TrialBegan():
@@ -245,6 +260,8 @@ class JobView:
                 self._measured(event)
             case TrialEnded():
                 self._ended(event)
+            case TrialDropped():
+                self._drop(event.model, event.trial)
             case PointVerified():
                 trial, load = self._trial(event.model, event.trial), _key(event.load)
                 trial.verified[load] = event.point
@@ -254,12 +271,6 @@ class JobView:
             case ModelEnded():
                 self._model(event.model).result = event.result
                 self._drop_running(event.model)
-            case NightEnded():
-                self.nights.append(event.night)
-            case ArtifactWritten():
-                self.artifacts[event.path] = None
-            case Noted() | FinalistEliminated():
-                pass
 
     def _changed(self, event: StateChanged) -> None:
         self.state = event
