@@ -61,6 +61,16 @@ def test_all_comes_back(repository: Path, file: Path) -> None:
     assert resumed_job(file, {"repository": "models", **_ALL}) == job
 
 
+def test_where_trials_run_may_change(repository: Path, file: Path) -> None:
+    _stored(file, executor="ray", ray_address="head:6379", parallel=8, mixed=True, repository_on_hosts="/models")
+    assert resumed_job(file, {}).ray_address == "head:6379"
+    assert resumed_job(file, {"parallel": "2", "ray_address": "other:6379"}).parallel == 2
+    here = resumed_job(file, {"executor": "local", "parallel": "auto", "cores_per_slot": "2"})
+    assert here == TuneJob.make({"repository": repository, "parallel": "auto", "cores_per_slot": 2})
+    with pytest.raises(JobError, match="--mixed needs --executor ray"):
+        resumed_job(file, {"executor": "local", "mixed": True})
+
+
 def test_files_are_found_from_elsewhere(
     repository: Path, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -141,6 +141,9 @@ def test_without_settings_repositories_lie_in_the_folder_of_the_start(
         ({"mount": "{root}:/data"}, "mounts"),
         ({"network": "host"}, "networks"),
         ({"user": "root"}, "users"),
+        ({"executor": "ray"}, "ray_addresses"),
+        ({"executor": "ray", "ray_address": "10.0.0.1:6379"}, "ray_addresses"),
+        ({"executor": "ray", "repository_on_hosts": "/etc"}, "repositories"),
         ({"docker_arg": {"privileged": True}}, "docker_args"),
         ({"docker_arg": "pid_mode=host"}, "docker_args"),
         ({"docker_arg": "cap-add=[SYS_ADMIN]"}, "docker_args"),
@@ -198,6 +201,9 @@ def _job(allow: AllowList, root: Path, options: dict[str, Any]) -> None:
         ({"mounts": ["/data", "cache"]}, {"mount": ["/data/x:/x:ro", "cache:/cache"]}),
         ({"networks": "tuning"}, {"network": "tuning"}),
         ({"users": "1000"}, {"user": "1000"}),
+        ({"ray_addresses": "head:6379"}, {"executor": "ray", "ray_address": "head:6379", "mixed": True}),
+        ({"ray_addresses": "h"}, {"executor": "ray", "ray_address": "h", "repository_on_hosts": "{root}"}),
+        ({}, {"parallel": "auto", "cores_per_slot": 2, "gpus_per_slot": 1}),
         ({"docker_args": "nano_cpus"}, {"docker_arg": "nano_cpus=2000000000"}),
         ({"env": "NCCL_*"}, {"env": "NCCL_DEBUG=WARN"}),
         ({}, {"env": {"OMP_NUM_THREADS": "2"}}),
@@ -235,6 +241,20 @@ def test_an_unlisted_host_is_refused_without_a_look_at_the_name_service(root: Pa
     settings = ServiceSettings.make({"repositories": str(root), "hosts": "triton.example.com"})
     with pytest.raises(ForbiddenError):
         _job(AllowList(settings, Secrets((), {}), resolve=unasked), root, {"url": "data-as-a-name.attacker.example"})
+
+
+@pytest.mark.parametrize(
+    ("address", "error", "message"),
+    [
+        ("other:6379", ForbiddenError, "ray_address: other:6379 is not allowed.*`ray_addresses`"),
+        (None, JobError, "job: ray_address: is missing; write one of head:6379, 10.0.0.1:6379"),
+    ],
+)
+def test_a_job_names_the_cluster_that_it_may_use(
+    make: Make, root: Path, address: str | None, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        _job(make(ray_addresses=["head:6379", "10.0.0.1:6379"]), root, {"executor": "ray", "ray_address": address})
 
 
 def test_launchers_may_be_fewer(make: Make, root: Path) -> None:

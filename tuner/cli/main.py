@@ -176,6 +176,16 @@ _load = section(
     field("--verify/--no-verify", default=None),
 )
 @section(
+    "Where trials run",
+    field("--executor", metavar="NAME"),
+    field("--parallel", metavar="N|auto"),
+    field("--ray-address", metavar="HOST:PORT"),
+    field("--cores-per-slot", metavar="N"),
+    field("--gpus-per-slot", metavar="N"),
+    field("--mixed", is_flag=True, default=None),
+    field("--repository-on-hosts", metavar="PATH"),
+)
+@section(
     "Output",
     click.option("--out", metavar="DIR", type=_PATH, help="Folder for the results. Default: tritontune-runs/TIME."),
     click.option(

@@ -13,6 +13,7 @@ from tuner.core.errors import JobError
 from tuner.core.redaction import without_secrets
 from tuner.core.yaml_files import load_yaml
 from tuner.options.groups import MADE_UP, LoadOptions, as_option
+from tuner.options.placement import FOR_RAY
 from tuner.options.tune_job import TuneJob
 from tuner.space.spec import shipped_spaces
 
@@ -90,6 +91,8 @@ def resumed_job(file: Path, given: Mapping[str, Any]) -> TuneJob:
         options, left_out = dict(stored["options"]), list(stored["left_out"])
     except (OSError, UnicodeDecodeError, KeyError, TypeError, ValueError):
         raise JobError(f"{file}: not a stored job; remove it and give all options again") from None
+    if given.get("executor", "ray") != "ray":
+        options = {name: value for name, value in options.items() if name not in FOR_RAY}
     needed = {name: name.partition(" ")[0].replace("-", "_") for name in left_out}
     for name, option in needed.items():
         if option not in given:

@@ -29,6 +29,7 @@ from tuner.options.groups import (
     Texts,
     names,
 )
+from tuner.options.placement import PlacementOptions
 
 SamplerName = Literal["twin", "tpe", "gp", "random", "grid"]
 
@@ -59,10 +60,11 @@ Quickened = Annotated[
 ]
 
 
-class TuneJob(LoadOptions, ServerOptions, RemoteOptions):
+class TuneJob(LoadOptions, ServerOptions, RemoteOptions, PlacementOptions):
     """A tuning job: the models, the SLO, the budget, and the options of the search.
 
-    Options of the server are in `ServerOptions` and `RemoteOptions`, and options of requests in `LoadOptions`.
+    Options of the server are in `ServerOptions` and `RemoteOptions`, options of requests in `LoadOptions`, and where
+    trials run in `PlacementOptions`.
     """
 
     repository: Repository | None = Field(

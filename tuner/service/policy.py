@@ -44,8 +44,10 @@ FREE = frozenset(
         "compression",
         "concurrency",
         "connections",
+        "cores_per_slot",
         "explain",
         "gpus",
+        "gpus_per_slot",
         "host_policy",
         "isolation",
         "launch_timeout",
@@ -57,10 +59,12 @@ FREE = frozenset(
         "min_gain",
         "min_regression",
         "minimize",
+        "mixed",
         "model",
         "model_version",
         "output_shared_memory_size",
         "output_tolerance",
+        "parallel",
         "precision",
         "priority",
         "processes",
@@ -84,7 +88,7 @@ FREE = frozenset(
         "verify",
     }
 )
-"""Options that reach nothing but the model that is measured. `gpus` selects among those of the job's slot."""
+"""Options that reach nothing but the model that is measured. `gpus` and `parallel` select within the job's slot."""
 
 SECRETS_ONLY = frozenset({"header", "request_parameter"})
 """Options that are free but for secrets, which `Secrets.check` covers."""
@@ -144,10 +148,14 @@ class AllowList:
         self._checks: Mapping[str, Callable[[Any], object]] = {
             "docker_arg": self._check_docker_arguments,
             "env": self._check_variables,
+            "executor": self._check_executor,
             "image": self._check_image,
             "metrics_url": self._check_metrics_url,
             "mount": self._check_mounts,
             "network": lambda value: self._check_listed("network", value, self._settings.networks, "networks"),
+            "ray_address": lambda value: self._check_listed(
+                "ray_address", value, self._settings.ray_addresses, "ray_addresses"
+            ),
             "server": lambda value: self._check_listed("server", value, self._settings.launchers, "launchers"),
             "triton_arg": self._check_triton_arguments,
             "url": self._check_url,
@@ -158,7 +166,18 @@ class AllowList:
     @property
     def covered(self) -> frozenset[str]:
         """All options that this list knows."""
-        return FREE | SECRETS_ONLY | _FILES.keys() | self._checks.keys() | {"repository", "triton_path", "action"}
+        return (
+            FREE
+            | SECRETS_ONLY
+            | _FILES.keys()
+            | self._checks.keys()
+            | {
+                "repository",
+                "repository_on_hosts",
+                "triton_path",
+                "action",
+            }
+        )
 
     def checked(self, kind: JobKind, options: Mapping[str, Any], role: Role) -> tuple[JobOptions, dict[str, Any]]:
         """Parse and check the options of a job.
@@ -183,8 +202,9 @@ class AllowList:
             raise ForbiddenError(f"{unknown[0]}: jobs of the service may not have this option")
         # Files are checked before the job is parsed, as parsing looks for them.
         stored = dict(options)
-        if options.get("repository") is not None:
-            stored["repository"] = self._path("repository", options["repository"], self._repositories, "repositories")
+        for name in ("repository", "repository_on_hosts"):
+            if options.get(name) is not None:
+                stored[name] = self._path(name, options[name], self._repositories, "repositories")
         for name, words in _FILES.items():
             value = options.get(name)
             if value is not None and not (isinstance(value, str) and value in words):
@@ -201,6 +221,8 @@ class AllowList:
             value = getattr(job, name, None)
             if value is not None and (name in job.model_fields_set or value):
                 check(value)
+        if isinstance(job, TuneJob) and job.executor == "ray" and job.ray_address is None:
+            raise JobError(f"job: ray_address: is missing; write one of {', '.join(self._settings.ray_addresses)}")
         if isinstance(job, NightlyJob) and job.action != "propose" and role not in {"approve", "admin"}:
             raise ForbiddenError(f"action: {job.action} deploys without approval, which needs the role approve")
         return job, stored
@@ -244,6 +266,13 @@ class AllowList:
     def _check_image(self, image: str) -> None:
         if not any(fnmatchcase(image, pattern) for pattern in self._settings.images):
             raise _not_allowed("image", image, "images")
+
+    def _check_executor(self, executor: str) -> None:
+        if executor == "ray" and not self._settings.ray_addresses:
+            raise ForbiddenError(
+                "executor: ray is not allowed; to allow it, add the address of the cluster to `ray_addresses` in the "
+                "service's config file"
+            )
 
     def _check_mounts(self, mounts: Iterable[UserMount]) -> None:
         folders = [Path(name).resolve() for name in self._settings.mounts if name.startswith("/")]

@@ -154,6 +154,9 @@ class ServiceSettings(Options):
         (), description="Folders that jobs may mount, with all within, and names of volumes."
     )
     networks: _Texts = Field((), description="Docker networks that jobs may join. Never list host for untrusted users.")
+    ray_addresses: _Texts = Field(
+        (), description="Addresses of Ray clusters that jobs may use. Each job can run any code on their hosts."
+    )
     users: _Texts = Field(
         (), description="Users that containers of jobs may run as. root can read all that is mounted."
     )
