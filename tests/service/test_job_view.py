@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from support.builders import point, trial
 
 from tuner.client.resources import Trial
+from tuner.cluster.host_changes import HostChange
 from tuner.core.errors import Cause, TuningError
 from tuner.core.loads import Concurrency
 from tuner.core.objectives import THROUGHPUT, Objective
@@ -394,3 +395,47 @@ def test_a_job_of_2000_points_is_read_quickly_and_goes_on_quicker(tmp_path: Path
     one = time.process_time()
     assert len(views.of(1).front().points) == 1
     assert time.process_time() - one < took / 4
+
+
+def test_hosts_and_what_their_slots_do(tmp_path: Path) -> None:
+    job = _Job(tmp_path, _Stored())
+
+    def doing() -> dict[str, str | None]:
+        return {slot.name: slot.work for host in job.view.hosts for slot in host.slots}
+
+    job.measure(0, [point(8, 100, 20)])
+    assert doing() == {}  # a job with one slot names none
+    events = job.events
+    slots = ("w1/gpu:0", "w1/gpu:1")
+    events.host_changed(HostChange("w1", "admitted", slots=slots, description="2 x H200", host_class="b"))
+    events.host_changed(HostChange("w3", "left_out", "another GPU: A100"))
+    events.trial_began(1, "count 1", "w1/gpu:0")
+    events.trial_began(2, "count 2", "w2/gpu:0")
+    events.launch_began("w1/gpu:1", "round 2 of trial 0")
+    assert doing() == {
+        "w1/gpu:0": "trial 1: count 1",
+        "w1/gpu:1": "round 2 of trial 0",
+        "w2/gpu:0": "trial 2: count 2",
+    }
+    events.host_changed(HostChange("w2", "lost", "its node died"))
+    events.requeued("trial 2", "w2/gpu:0", "its node died", trial=2)
+    events.launch_ended("w1/gpu:1")
+    events.trial_began(2, "count 2", "w1/gpu:1")
+    job.study.trials.append(trial(1, point(8, 200, 20)))
+    events.trial_ended(job.study.trials[-1], job.study.recommendation)
+    assert doing() == {"w1/gpu:0": None, "w1/gpu:1": "trial 2: count 2", "w2/gpu:0": None}
+    events.host_changed(HostChange("w1", "drained", "its baseline drifts"))
+    assert [(host.name, host.state, host.reason, host.host_class) for host in job.view.hosts] == [
+        ("w1", "drained", "its baseline drifts", "b"),
+        ("w3", "left_out", "another GPU: A100", ""),
+        ("w2", "lost", "its node died", ""),
+    ]
+    events.trial_dropped(2, "lost twice")
+    assert set(doing().values()) == {None}
+    assert [each.number for each in job.view.trials] == [0, 1]
+    events.host_changed(HostChange("w2", "back"))
+    assert [host.state for host in job.view.hosts] == ["drained", "left_out", "admitted"]
+    events.trial_began(3, "count 3", "w2/gpu:0")
+    events.ended(130)
+    job.events._change("cancelled", reason="cancelled")
+    assert set(doing().values()) == {None}

@@ -48,6 +48,37 @@ class TestNeeds:
         assert need.named == named
         assert need.any_of == tuple(slot.name for slot in _GPUS[:any_of])
 
+    @pytest.mark.parametrize(
+        ("options", "count"),
+        [
+            ({"parallel": 2}, 2),
+            ({"parallel": "2"}, 2),
+            ({"parallel": "auto"}, 3),
+            ({"parallel": 1, "gpus_per_slot": 2}, 2),
+            ({"parallel": 2, "gpus_per_slot": 2}, 4),
+            ({"parallel": "many"}, 1),  # the job itself says what is wrong
+            ({"parallel": "auto", "executor": "local"}, 3),
+        ],
+    )
+    def test_of_trials_at_once(self, options: dict[str, Any], count: int) -> None:
+        need = _WITH_GPUS.need("tune", options, None)
+        assert need == Need(any_of=("gpu:0", "gpu:1", "gpu:2"), count=count)
+
+    def test_gpus_by_name_are_the_slots_of_trials_at_once(self) -> None:
+        need = _WITH_GPUS.need("tune", {"parallel": 2, "gpus": "0,2"}, None)
+        assert need == Need(frozenset({"gpu:0", "gpu:2"}))
+
+    def test_on_cores_gpus_per_slot_count_for_nothing(self) -> None:
+        assert _WITHOUT.need("tune", {"parallel": 2, "gpus_per_slot": 4}, None).count == 2
+
+    def test_a_job_on_ray_needs_its_cluster_alone(self) -> None:
+        options = {"executor": "ray", "ray_address": "head:6379", "parallel": "auto"}
+        assert _WITH_GPUS.need("tune", options, None) == Need(any_of=("cluster head:6379",))
+        night = _WITH_GPUS.need("nightly", options, "t")
+        assert night == Need(frozenset({"nights of t"}), ("cluster head:6379",))
+        shared = LocalHost("gpus", "three GPUs", _GPUS, jobs_per_cluster=2).need("tune", options, None)
+        assert shared == Need(any_of=("cluster head:6379 (1)", "cluster head:6379 (2)"))
+
     def test_of_cores(self) -> None:
         for options in ({}, {"gpus": "none"}, {"gpus": "all"}, {"gpus": "0"}):
             assert _WITHOUT.need("measure", options, None) == Need(any_of=("cpu:0", "cpu:1"))
@@ -137,6 +168,14 @@ class TestThePlan:
         assert plan.starts == {}
         assert plan.waits[9] == (Obstacle("gpu:0", 7), Obstacle("gpu:1", 8, reserved=True))
 
+    def test_free_slots_are_kept_for_a_job_that_needs_several(self) -> None:
+        slots = ("gpu:0", "gpu:1", "gpu:2")
+        queue = [(8, Need(any_of=slots, count=2)), (9, Need(any_of=slots))]
+        plan = plan_starts(queue, {"gpu:0": 7, "gpu:1": 6})
+        assert plan.starts == {}
+        assert plan.waits[9] == (Obstacle("gpu:0", 7), Obstacle("gpu:1", 6), Obstacle("gpu:2", 8, reserved=True))
+        assert plan_starts(queue, {"gpu:1": 6}).starts == {8: {"gpu:0", "gpu:2"}}
+
     def test_two_jobs_on_one_running_server_take_turns(self) -> None:
         need = Need(frozenset({"server h:1"}), ("cpu:0", "cpu:1"))
         plan = plan_starts([(1, need), (2, need), (3, Need(any_of=need.any_of))], {})
@@ -156,8 +195,9 @@ class TestThePlan:
 
 _SLOTS = ("s0", "s1", "s2")
 _NAMES = st.frozensets(st.sampled_from((*_SLOTS, "server x", "server y")), max_size=3)
-_NEEDS = st.builds(Need, _NAMES, st.sampled_from([(), _SLOTS, _SLOTS[:2]])).filter(
-    lambda need: need.named or need.any_of
+_NEEDS = st.builds(Need, _NAMES, st.sampled_from([(), _SLOTS, _SLOTS[:2]]), st.integers(1, 4)).filter(
+    # Jobs need slots by name, or any, not both.
+    lambda need: (need.named or need.any_of) and not (need.any_of and need.named & {*_SLOTS})
 )
 
 
@@ -173,7 +213,7 @@ def test_no_name_is_ever_held_twice_and_who_waits_has_an_obstacle(needs: list[Ne
         if job in plan.starts:
             own = plan.starts[job]
             assert need.named <= own
-            assert len(own - need.named) == bool(need.any_of)
+            assert len(own - need.named) == min(need.count, len(need.any_of))
         else:
             assert plan.waits[job]
             for obstacle in plan.waits[job]:
@@ -184,13 +224,16 @@ def test_no_name_is_ever_held_twice_and_who_waits_has_an_obstacle(needs: list[Ne
         assert all(obstacle.name in held for obstacle in plan.waits[1])
 
 
-@given(st.integers(0, 10_000))
-def test_a_big_job_starts_when_those_that_run_now_have_ended(seed: int) -> None:
+@given(
+    st.integers(0, 10_000),
+    st.sampled_from([Need(frozenset(_SLOTS)), *(Need(any_of=_SLOTS, count=n) for n in (2, 3, 4))]),
+)
+def test_a_big_job_starts_when_those_that_run_now_have_ended(seed: int, big: Need) -> None:
     """However many small jobs come after it."""
     choose, numbers = random.Random(seed), count(2)  # noqa: S311 (no secret)
     held: dict[str, int] = dict.fromkeys(choose.sample(_SLOTS, choose.randint(1, 3)), 0)
     running: dict[int, frozenset[str]] = {0: frozenset(held)}
-    queue: dict[int, Need] = {1: Need(frozenset(_SLOTS))}
+    queue: dict[int, Need] = {1: big}
     ended = 0
     while 1 not in running:
         queue.update((next(numbers), Need(any_of=_SLOTS)) for _ in range(choose.randint(0, 3)))

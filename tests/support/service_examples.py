@@ -19,6 +19,7 @@ from tuner.client.resources import (
     FrontPoint,
     Host,
     Job,
+    JobHost,
     JobProgress,
     ModelResult,
     NightEntry,
@@ -146,6 +147,7 @@ class ExampleView:
     state: StateChanged | None = None
     phase: str | None = None
     slo: str = "p99 <= 40 ms"
+    hosts: tuple[JobHost, ...] = ()
     seq: int = 0
     lines: tuple[LogLine, ...] = ()
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from tuner.client.resources import Front, FrontPoint, Host, Job, JobProgress, ModelResult, Slot, Trial
+from tuner.client.resources import Front, FrontPoint, Host, Job, JobHost, JobProgress, ModelResult, Slot, Trial
 from tuner.core.record import Interval
 from tuner.jobs.events import StateChanged
 from tuner.service.auth import Principal
@@ -70,6 +70,7 @@ class FixedView:
     state: StateChanged | None = None
     phase: str | None = "search"
     points: tuple[FrontPoint, ...] = ()
+    hosts: tuple[JobHost, ...] = ()
     seq: int = 0
 
     def latest_lines(self, after: int = 0) -> tuple[LogLine, ...]:

@@ -23,6 +23,7 @@ from tuner.client.resources import (
     Front,
     Host,
     Job,
+    JobHost,
     JobKind,
     JobState,
     NewToken,
@@ -172,6 +173,10 @@ class Client:
     def trials(self, job: int) -> Iterator[Trial]:
         """The trials of a job, in order."""
         return self._list(Trial, f"/jobs/{job}/trials", {})
+
+    def hosts_of_job(self, job: int) -> Iterator[JobHost]:
+        """The hosts of a job that has several slots, and what each slot does now; empty for other jobs."""
+        return self._list(JobHost, f"/jobs/{job}/hosts", {})
 
     def front(self, job: int) -> Front:
         """The front of each model of a job, so far or at the end."""

@@ -247,6 +247,28 @@ class Host(Resource):
     queued: int = Field(description="Number of jobs that wait.")
 
 
+class JobSlot(Resource):
+    """A slot of a job, which runs one trial at a time."""
+
+    name: str = Field(description="Name of the slot, as HOST/SLOT.")
+    work: str | None = Field(None, description="What it does now, in words; null: nothing.")
+    model: str | None = Field(None, description="Model of the work.")
+    trial: int | None = Field(None, description="Trial that it runs; null: none, or the work is no trial.")
+
+
+class JobHost(Resource):
+    """A host that a job uses, or would have used."""
+
+    name: str = Field(description="Name of the host.")
+    state: Literal["admitted", "left_out", "lost", "drained"] = Field(
+        description="admitted: it gets work. left_out: it differs. lost: it cannot be reached. drained: no more work."
+    )
+    reason: str = Field("", description="Why it is in this state.")
+    host_class: str = Field("", description="Class of hosts that it is compared with; empty: that of the first host.")
+    description: str = Field("", description="What it has, for people.")
+    slots: tuple[JobSlot, ...] = Field((), description="Its slots.")
+
+
 class TokenSpec(Resource):
     """A new token."""
 
@@ -285,6 +307,7 @@ class Trial(Resource):
     last_words: str = Field("", description="Last lines of Triton's log before the failure.")
     points: tuple[dict[str, Any], ...] = Field((), description="Operating points, as POINT in front.json.")
     wall_s: float | None = Field(None, description="Duration in seconds.")
+    host: str = Field("", description="Host that measured it; empty: the machine of the job.")
 
 
 class FrontPoint(Resource):

@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import RLock
 from typing import Any
 
-from tuner.client.resources import Front, FrontPoint, JobProgress, ModelResult, Trial
+from tuner.client.resources import Front, FrontPoint, JobHost, JobProgress, ModelResult, Trial
 from tuner.core.record import Interval
 from tuner.jobs.event_log import EventTail
 from tuner.jobs.event_words import EventWords
@@ -36,6 +36,7 @@ from tuner.jobs.events import (
     TrialEnded,
     WorkRequeued,
 )
+from tuner.service.hosts_view import HostsView
 from tuner.service.incremental_front import FrontEntry, IncrementalFront
 
 _MOST_LINES = 5_000
@@ -104,6 +105,7 @@ class _TrialView:
             last_words=ended.last_words if ended else "",
             points=tuple(self.points),
             wall_s=ended.wall_s if ended else None,
+            host=ended.host if ended else "",
         )
 
 
@@ -181,12 +183,14 @@ class JobView:
         self._models: dict[str, _ModelView] = {}
         self._trials: dict[tuple[str, int], _TrialView] = {}
         self._budget_s: float | None = None
+        self._hosts = HostsView()
 
     def fold(self, event: Event) -> None:
         """Add the next event."""
         with self._lock:
             self.seq = event.seq
             self._fold(event)
+            self._hosts.fold(event)
             if text := self._words.line(event):
                 self.lines.append(LogLine(event.seq, event.at, text, getattr(event, "model", None)))
 
@@ -195,6 +199,12 @@ class JobView:
         """The trials, in order of their beginning."""
         with self._lock:
             return tuple(trial.resource() for trial in self._trials.values())
+
+    @property
+    def hosts(self) -> tuple[JobHost, ...]:
+        """The hosts of a job that has several slots; else empty."""
+        with self._lock:
+            return self._hosts.hosts
 
     @property
     def results(self) -> tuple[ModelResult, ...]:

@@ -18,6 +18,7 @@ from tuner.client.resources import (
     Front,
     Host,
     Job,
+    JobHost,
     JobKind,
     JobProgress,
     JobState,
@@ -90,6 +91,10 @@ class View(Protocol):
     @property
     def trials(self) -> Sequence[Trial]:
         """The trials, in order of their beginning."""
+
+    @property
+    def hosts(self) -> Sequence[JobHost]:
+        """The hosts of a job that has several slots; else empty."""
 
     @property
     def progress(self) -> JobProgress:
@@ -307,6 +312,15 @@ class Service:
             CursorError: the cursor is not one of this list.
         """
         return _page(self.view(who, job_id).trials, "trials", cursor, limit)
+
+    def hosts_of_job(self, who: Principal, job_id: int, *, cursor: str | None = None, limit: int = 50) -> Page[JobHost]:
+        """A page of the hosts of a job that has several slots; else empty. Needs the role read.
+
+        Raises:
+            NotFoundError: there is no such job.
+            CursorError: the cursor is not one of this list.
+        """
+        return _page(self.view(who, job_id).hosts, "hosts of job", cursor, limit)
 
     def front(self, who: Principal, job_id: int) -> Front:
         """The front of each model of a job. Needs the role read.

@@ -145,7 +145,7 @@ def serve(options: ServeOptions, say: Callable[[str], None]) -> None:
         runner = Runner(
             store,
             jobs,
-            LocalHost.here(settings.cores_per_slot),
+            LocalHost.here(settings.cores_per_slot, jobs_per_cluster=settings.jobs_per_cluster),
             environment_of_jobs(os.environ, secrets),
             secrets=secrets.values,
             config=config and config.absolute(),

@@ -186,6 +186,9 @@ class ServiceSettings(Options):
     cores_per_slot: Positive | None = Field(
         None, description="Cores of each slot on a machine without GPUs. Default: one slot with all cores."
     )
+    jobs_per_cluster: Positive = Field(
+        1, description="Most jobs at once on a Ray cluster. They share its slots, so that each takes longer."
+    )
     secrets_folder: Path | None = Field(
         None,
         description=(

@@ -20,6 +20,12 @@ from tuner.core.nvml import Gpu, NoNvmlError
 from tuner.options.endpoint import Endpoint
 from tuner.options.gpus import ALL, CONTAINER_DEVICES, NONE, VISIBLE_DEVICES, parse_gpus, shown_by_cuda
 
+RAY = "ray"
+"""The executor of jobs that run on a Ray cluster."""
+
+AUTO = "auto"
+"""The value of `parallel` for all slots."""
+
 # In the words for what a job waits for.
 _MOST_OBSTACLES = 4
 
@@ -47,11 +53,13 @@ class Need:
 
     Attributes:
         named: Names that it needs all of: slots, and things that only one job may use, such as `server HOST:PORT`.
-        any_of: Slots of which it needs one, in order of preference; empty: none.
+        any_of: Slots of which it needs `count`, in order of preference; empty: none.
+        count: Number of these, at most all.
     """
 
     named: frozenset[str] = frozenset()
     any_of: tuple[str, ...] = ()
+    count: int = 1
 
 
 @dataclass(frozen=True)
@@ -86,9 +94,9 @@ def plan_starts(queue: Iterable[tuple[int, Need]], held: Mapping[str, int]) -> P
     """Which jobs of a queue start now.
 
     Jobs start in the order of the queue; a later one may start before an earlier one that has to wait. What the
-    earlier one needs by name is reserved for it, even if it is free. So a job that needs several GPUs starts when the
-    jobs that hold them now have ended; later jobs cannot starve it. Only jobs before it in the queue, such as those of
-    a higher priority, can.
+    earlier one needs by name is reserved for it, even if it is free, and so are as many slots as it needs, the free
+    ones first. So a job that needs several GPUs starts when enough jobs that hold them now have ended; later jobs
+    cannot starve it. Only jobs before it in the queue, such as those of a higher priority, can.
 
     Args:
         queue: Ids of jobs with their needs, the first to start first.
@@ -99,13 +107,16 @@ def plan_starts(queue: Iterable[tuple[int, Need]], held: Mapping[str, int]) -> P
     waits: dict[int, tuple[Obstacle, ...]] = {}
     for job, need in queue:
         obstacles = tuple(_obstacles(sorted(need.named), taken, reserved))
-        free = next((slot for slot in need.any_of if slot not in {*taken, *reserved, *need.named}), None)
-        if not obstacles and (free or not need.any_of):
-            starts[job] = need.named | ({free} if free else set())
+        free = [slot for slot in need.any_of if slot not in {*taken, *reserved, *need.named}]
+        count = min(need.count, len(need.any_of))
+        if not obstacles and len(free) >= count:
+            starts[job] = need.named | set(free[:count])
             taken.update(dict.fromkeys(starts[job], job))
         else:
             waits[job] = obstacles or tuple(_obstacles(need.any_of, taken, reserved))
-            for name in need.named:
+            # One slot needs no reservation: it is taken as soon as it is free.
+            several = list(dict.fromkeys((*free, *need.any_of)))[:count] if count > 1 else []
+            for name in (*need.named, *several):
                 reserved.setdefault(name, job)
     return Plan(starts, waits)
 
@@ -148,26 +159,35 @@ class LocalHost:
         name: Its host name.
         description: Its processors and GPUs.
         slots: Its slots, at least one.
+        jobs_per_cluster: Most jobs at once on a Ray cluster.
     """
 
     name: str
     description: str
     slots: tuple[HostSlot, ...]
+    jobs_per_cluster: int = 1
 
     @classmethod
-    def here(cls, cores_per_slot: int | None = None, environment: Mapping[str, str] = os.environ) -> LocalHost:
+    def here(
+        cls,
+        cores_per_slot: int | None = None,
+        environment: Mapping[str, str] = os.environ,
+        *,
+        jobs_per_cluster: int = 1,
+    ) -> LocalHost:
         """This machine: a slot for each GPU or MIG instance, or CPU slots if there is no GPU.
 
         Args:
             cores_per_slot: Cores of each CPU slot; cores that remain stay free. None: one slot with all cores.
             environment: Its `CUDA_VISIBLE_DEVICES` restricts the GPUs.
+            jobs_per_cluster: Most jobs at once on a Ray cluster.
 
         Raises:
             JobError: `cores_per_slot` is more than this machine has.
         """
         machine = Machine.here()
         slots = _gpu_slots(environment) or cpu_slots(sorted(os.sched_getaffinity(0)), cores_per_slot)
-        return cls(socket.gethostname(), str(machine), slots)
+        return cls(socket.gethostname(), str(machine), slots, jobs_per_cluster)
 
     @property
     def gpu_slots(self) -> tuple[HostSlot, ...]:
@@ -189,9 +209,21 @@ class LocalHost:
             exclusive.add(f"server {_address(str(url))}")
         if kind == "nightly":
             exclusive.add(f"nights of {target or options.get('repository')}")
+        if options.get("executor") == RAY:
+            cluster = f"cluster {options.get('ray_address')}"
+            shares = tuple(f"{cluster} ({number})" for number in range(1, self.jobs_per_cluster + 1))
+            return Need(frozenset(exclusive), shares if len(shares) > 1 else (cluster,))
         if named := self._named(_wanted_gpus(options)):
             return Need(frozenset({*exclusive, *(slot.name for slot in named)}))
-        return Need(frozenset(exclusive), tuple(slot.name for slot in self.slots))
+        return Need(frozenset(exclusive), tuple(slot.name for slot in self.slots), self._count(options))
+
+    def _count(self, options: Mapping[str, Any]) -> int:
+        """The number of slots for the trials that a job runs at once."""
+        parallel = str(options.get("parallel", 1)).strip()
+        if parallel == AUTO:
+            return len(self.slots)
+        size = str(options.get("gpus_per_slot") or 1) if self.gpu_slots else "1"
+        return max(1, int(parallel) * int(size)) if parallel.isdecimal() and size.isdecimal() else 1
 
     def _named(self, gpus: str | None) -> Sequence[HostSlot]:
         """The slots of some GPUs; empty: no GPU is named, or none of this host."""

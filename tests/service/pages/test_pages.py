@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from html import unescape
+from itertools import pairwise
 
 import pytest
 from fastapi import FastAPI
@@ -13,7 +14,7 @@ from httpx import Response
 from support.service_examples import NOW, ExampleService, ExampleView, around, curve, trials
 from support.service_parts import ADMIN
 
-from tuner.client.resources import JobProgress, Role, TokenSpec, Trial
+from tuner.client.resources import JobHost, JobProgress, JobSlot, Role, TokenSpec, Trial
 from tuner.jobs.events import ModelResult
 from tuner.report.html.symbols import TIMES
 from tuner.service.errors import StoreUnavailableError
@@ -171,6 +172,43 @@ def test_a_running_job_is_followed_and_an_ended_one_is_not(seen: TestClient) -> 
     assert "trial_ended" in running
     assert "data-live" not in ended
     assert "data-final" in ended
+
+
+@pytest.mark.parametrize("address", ["/", "/queue", "/jobs/61", "/jobs/61/live"])
+def test_the_hosts_of_a_job_tell_what_each_slot_does(admin: TestClient, service: ExampleService, address: str) -> None:
+    assert "Job 61:" not in text_of(admin.get(address))
+    service.views.views[61].hosts = (
+        JobHost(
+            name="w1",
+            state="admitted",
+            description="2 x H200",
+            slots=(JobSlot(name="w1/gpu:0", work="trial 26: count 2 <b>", trial=26), JobSlot(name="w1/gpu:1")),
+        ),
+        JobHost(name="w2", state="lost", reason="its node died", host_class="b"),
+        JobHost(name="w3", state="left_out", reason="another GPU: A100"),
+    )
+    response = admin.get(address)
+    told = text_of(response)
+    for words in (
+        "w1 2 x H200 gpu:0 trial 26: count 2 <b> gpu:1 idle",
+        "w2 lost class b its node died",
+        "w3 left out another GPU: A100",
+    ):
+        assert words in told
+    if address in {"/", "/queue"}:
+        assert "Job 61: resnet50" in told
+    levels = [int(level) for level in re.findall(r"<h(\d)", response.text)]
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+
+
+def test_the_trials_of_a_job_on_several_hosts_name_theirs(admin: TestClient, service: ExampleService) -> None:
+    view = service.views.views[61]
+    assert '<th scope="col">host</th>' not in admin.get("/jobs/61").text
+    view.hosts = (JobHost(name="w1", state="admitted"),)
+    view.trials[3] = view.trials[3].model_copy(update={"host": "w1"})
+    page = admin.get("/jobs/61").text
+    assert '<th scope="col">host</th>' in page
+    assert page.count("<td><bdi>w1</bdi></td>") == 1
 
 
 def test_a_job_of_many_trials_has_small_pages(admin: TestClient, service: ExampleService) -> None:

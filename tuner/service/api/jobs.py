@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Header, Path, Query, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
 
-from tuner.client.resources import Artifact, Front, Job, JobKind, JobState, Page, Submission, Trial
+from tuner.client.resources import Artifact, Front, Job, JobHost, JobKind, JobState, Page, Submission, Trial
 from tuner.service.api.access import (
     PREFIX,
     Cursor,
@@ -114,6 +114,12 @@ def retry(service: ServiceOf, who: Submitter, job_id: Id, key: Key = None) -> Re
 def trials(service: ServiceOf, who: Reader, job_id: Id, cursor: Cursor = None, limit: Limit = 50) -> Response:
     """The trials of a job, in order of their beginning."""
     return answer(service.trials(who, job_id, cursor=cursor, limit=limit))
+
+
+@router.get("/{job_id}/hosts", response_model=Page[JobHost], responses=responses(404))
+def hosts_of_job(service: ServiceOf, who: Reader, job_id: Id, cursor: Cursor = None, limit: Limit = 50) -> Response:
+    """The hosts of a job that has several slots, and what each slot does now; empty for other jobs."""
+    return answer(service.hosts_of_job(who, job_id, cursor=cursor, limit=limit))
 
 
 @router.get("/{job_id}/front", response_model=Front, responses=responses(404))

@@ -42,6 +42,7 @@ class TrialRow:
         points: Number of its points.
         took: How long it took; empty: it runs.
         failure: Why it failed; empty: it did not.
+        host: The host that measured it; empty: it is under way, or the job has only one.
     """
 
     number: int
@@ -52,6 +53,7 @@ class TrialRow:
     points: int
     took: str
     failure: str
+    host: str = ""
 
 
 @dataclass(frozen=True)
@@ -162,6 +164,7 @@ def _row(trial: Trial, percentile: str, limit: float | None) -> TrialRow:
         len(trial.points),
         format_duration(trial.wall_s) if trial.wall_s else "",
         trial.failure or "",
+        trial.host,
     )
 
 

@@ -24,6 +24,7 @@ from tuner.service.pages.comparison import best_in_words, common_models, differi
 from tuner.service.pages.errors import PageRoute
 from tuner.service.pages.forms import FormError, SubmitForm
 from tuner.service.pages.front_plots import MOST_COMPARED, compared_fronts, front_drawing, upward_of
+from tuner.service.pages.hosts import hosts_part
 from tuner.service.pages.job_page import (
     MOST_FILES,
     MOST_RESULTS,
@@ -107,15 +108,12 @@ class JobPages:
         """The hosts and what waits for them."""
         who = visitor(self._service, request)
         queued = self._service.queue(who, _MOST_QUEUED)
-        hosts = self._service.hosts(who).items
-        held = {slot.job for host in hosts for slot in host.slots if slot.job is not None}
         waiting = self._service.count_jobs(who)["queued"]
         return page(
             request,
             "queue",
             who=who,
-            hosts=hosts,
-            running={job_id: self._service.job(who, job_id) for job_id in sorted(held)},
+            part=hosts_part(self._service, who),
             queued=queued,
             more=max(0, waiting - len(queued)),
             schedules=self._service.schedules(who, limit=_MOST_QUEUED).items,
@@ -262,6 +260,7 @@ class JobPages:
             "results": job.results[:MOST_RESULTS],
             "more_results": max(0, len(job.results) - MOST_RESULTS),
             "model": model,
+            "hosts": view.hosts,
             "front": front,
             "drawing": front_drawing(
                 model,

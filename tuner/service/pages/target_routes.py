@@ -10,6 +10,7 @@ from tuner.service.auth import Principal
 from tuner.service.operations import Service
 from tuner.service.pages.errors import PageRoute
 from tuner.service.pages.history_plots import MOST_NIGHTS
+from tuner.service.pages.hosts import hosts_part
 from tuner.service.pages.nights import ModelNights, nights_by_model
 from tuner.service.pages.overview import deployed_rows, tiles
 from tuner.service.pages.rendering import page
@@ -43,7 +44,7 @@ class TargetPages:
         return routes
 
     def overview(self, request: Request, cursor: Cursor = None) -> Response:
-        """Every target, and the latest jobs."""
+        """Every target, the hosts, and the latest jobs."""
         who = visitor(self._service, request)
         targets = self._service.targets(who, cursor=cursor, limit=_ON_PAGE)
         proposals = self._service.proposals(who, state="open", limit=_MOST).items
@@ -55,6 +56,7 @@ class TargetPages:
             tiles=tiles(self._service.count_jobs(who), len(proposals), rows),
             rows=rows,
             more=targets.next,
+            part=hosts_part(self._service, who),
             latest=self._service.jobs(who, limit=_LATEST).items,
         )
 
