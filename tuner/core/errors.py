@@ -12,6 +12,7 @@
     │   ├── ServerDiedError     it ended after it was ready
     │   ├── ServerHungError     it runs, but does not answer
     │   └── OutputsDifferError  its outputs differ from the baseline's
+    ├── HostLostError           a host of the run was lost; its work is done elsewhere
     ├── ServiceError            `tritontune serve` failed to answer          exit 1
     │   ├── ServiceAwayError    it cannot be reached, or is overloaded
     │   └── RefusedError        it refuses the request                       exit 2
@@ -104,6 +105,10 @@ class ServerError(TritontuneError):
         super().__init__(message)
         self.cause = cause
         self.last_words = without_known_secrets(last_words)
+
+
+class HostLostError(TritontuneError):
+    """A slot or its host was lost: no fault of the candidate, whose work may be done elsewhere."""
 
 
 class LaunchError(ServerError):
