@@ -25,7 +25,6 @@ import random
 import shutil
 import tempfile
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -37,18 +36,28 @@ from tuner.config.config import ModelConfig
 from tuner.config.repository import ModelRepository
 from tuner.config.staging import stage
 from tuner.core.atomic_file import write_atomically
-from tuner.core.errors import ServerError
 from tuner.core.loads import Concurrency
-from tuner.jobs.progress import Progress
 from tuner.measure.points import OperatingPoint
 from tuner.measure.rules import LevelRules
-from tuner.measure.trial import Limits, TrialContext, TrialResult, relaunch, run_trial
+from tuner.measure.trial import TrialResult
+from tuner.measure.work import (
+    UNHEARD,
+    Limits,
+    LoadPlan,
+    Loads,
+    Outcome,
+    Sweep,
+    TrialContext,
+    TrialTerms,
+    Work,
+    carry_out,
+)
 from tuner.options.groups import LoadOptions
 from tuner.servers.installation import find_triton
 from tuner.servers.process import ProcessLauncher
 from tuner.space.candidate import Candidate
 
-LIMITS = Limits(launch_s=60.0, first_answer_s=10.0, until=math.inf)
+LIMITS = Limits(launch_s=60.0, first_answer_s=10.0, total_s=math.inf)
 ATTEMPTS = 3
 
 
@@ -116,21 +125,19 @@ def record(model: str, recording: Recording, seed: int, folder: Path) -> Grid:
     with tempfile.TemporaryDirectory() as temporary:
         staged = stage(repository, Path(temporary) / "repository")
         launcher = ProcessLauncher(find_triton())
-        trial_context = TrialContext(launcher, staged, model, LoadOptions(), rules, max_concurrency=1)
+        terms = TrialTerms(model, LoadOptions(), rules, max_concurrency=1)
+        trial_context = TrialContext(terms, launcher, staged)
         place = Path(temporary) / "trial"
 
-        def launched(candidate: Candidate, number: int) -> TrialResult:
-            """The effective config, from a launch of its own."""
+        def launched(candidate: Candidate, plan: LoadPlan) -> Outcome:
             shutil.rmtree(place, ignore_errors=True)
-            return run_trial(trial_context, candidate, number, place, limits=LIMITS, progress=Progress())
+            return carry_out(Work(terms, candidate.patch, plan, LIMITS), trial_context, place, UNHEARD)
 
         def curve(candidate: Candidate) -> tuple[OperatingPoint, ...]:
             for _ in range(ATTEMPTS):
-                with suppress(ServerError):
-                    shutil.rmtree(place, ignore_errors=True)
-                    place.mkdir()
-                    with relaunch(trial_context, candidate.patch, place, limits=LIMITS) as session:
-                        return tuple(session.measure(load) for load in recording.loads)
+                outcome = launched(candidate, Loads(recording.loads))
+                if outcome.failure is None:
+                    return outcome.points
             raise SystemExit(f"{candidate}: failed {ATTEMPTS} times")
 
         def measure(candidate: Candidate, number: int) -> TrialResult:
@@ -150,7 +157,7 @@ def record(model: str, recording: Recording, seed: int, folder: Path) -> Grid:
             return trial
 
         config = repository.model(model).config or ModelConfig.parse("", model)
-        first = launched(Candidate({}, config), 0)
+        first = TrialResult.of(Candidate({}, config), 0, launched(Candidate({}, config), Sweep()))
         if first.failure is not None:
             raise SystemExit(f"{model}: {first.failure.message}")
         effective = ModelConfig.parse(first.effective_config or "", "the effective config")

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from support.builders import identity, point, space, trial
+from support.executors import FakeExecutor
 
-from tuner.core.errors import Cause, ServerError
+from tuner.core.errors import Cause
 from tuner.core.loads import Concurrency, Load
-from tuner.jobs import model_finals
 from tuner.jobs.model_finals import ModelFinals
 from tuner.jobs.progress import Progress
+from tuner.measure.plan import result_of
 from tuner.measure.points import OperatingPoint
 from tuner.measure.rules import LevelRules
-from tuner.measure.trial import TrialContext
+from tuner.measure.work import Failure, Limits, Loads, Outcome, TrialProgress, TrialTerms, Work
 from tuner.options.tune_job import TuneJob
 from tuner.recommend.certified import CertifiedRate
 from tuner.recommend.verification import Verification
@@ -36,9 +35,7 @@ class KilledError(BaseException):
 
 
 @pytest.mark.parametrize("rounds", [1, 2, 3, 5, 8])
-def test_a_kill_while_verifying_leaves_files_that_agree_with_the_study(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rounds: int
-) -> None:
+def test_a_kill_while_verifying_leaves_files_that_agree_with_the_study(tmp_path: Path, rounds: int) -> None:
     run, built = RunFolder(tmp_path), space()
     study = Study.create_or_resume(run.database, identity())
     study.add(trial(0, point(1, 100, 10), parameters=built.baseline), built)
@@ -48,29 +45,21 @@ def test_a_kill_while_verifying_leaves_files_that_agree_with_the_study(
     write_results(run, study)
     launches, counted = itertools.count(1), list[None]()
 
-    def again(
-        _trial_context: TrialContext, _config: str, loads: Sequence[Load], *_: object, **__: object
-    ) -> Iterator[OperatingPoint]:
+    def again(work: Work, *_: object) -> Outcome:
         if (number := next(launches)) > rounds:
             raise KilledError
         # What looked best is no better than the baseline.
-        return (point(int(load.level), 90.0 + number, 20) for load in loads)
+        assert isinstance(work.plan, Loads)
+        return Outcome(points=tuple(point(int(load.level), 90.0 + number, 20) for load in work.plan.loads))
 
-    monkeypatch.setattr(model_finals, "relaunch_and_measure", again)
     anything = cast("Any", None)
-    trial_context = TrialContext(
-        launcher=anything,
-        repository=anything,
-        model="mlp",
-        options=anything,
-        rules=LevelRules(slo=study.identity.slo),
-        max_concurrency=8,
-    )
+    terms = TrialTerms("mlp", anything, LevelRules(slo=study.identity.slo), max_concurrency=8)
     job = TuneJob.make({"repository": str(tmp_path), "slo": {"p99": "25ms"}})
     finals = ModelFinals(
         job,
         study,
-        trial_context,
+        terms,
+        FakeExecutor(again),
         tmp_path,
         lambda _: anything,
         lambda: _write(run, study),
@@ -107,7 +96,6 @@ class Certifying:
     def __init__(
         self,
         folder: Path,
-        monkeypatch: pytest.MonkeyPatch,
         *,
         holds: float = 80.0,
         fails: bool = False,
@@ -123,25 +111,18 @@ class Certifying:
             self.study.add_verified([Verification(trial=0, load=Concurrency(8), rounds=rounds, numbers=(1, 2, 3))])
         self.launches = self.measured = 0
         self.counted: list[int] = []
-        monkeypatch.setattr(model_finals, "relaunch", self._launched)
 
     def certify(self, *, until: float = 1e12) -> CertifiedRate | None:
         anything = cast("Any", None)
         job = TuneJob.make({"repository": "/models", "slo": {"p99": "25ms"}})
-        trial_context = TrialContext(
-            launcher=anything,
-            repository=anything,
-            model="mlp",
-            options=anything,
-            rules=LevelRules(slo=self.study.identity.slo),
-            max_concurrency=8,
-        )
+        terms = TrialTerms("mlp", anything, LevelRules(slo=self.study.identity.slo), max_concurrency=8)
         finals = ModelFinals(
             job,
             self.study,
-            trial_context,
+            terms,
+            FakeExecutor(self._launched),
             Path(),
-            lambda _: anything,
+            lambda by: Limits(1.0, 1.0, by),
             lambda: _write(self._run, self.study),
             Progress(),
             lambda: self.counted.append(self.measured),
@@ -149,12 +130,19 @@ class Certifying:
         finals.certify(until=until)
         return Study.load(self._run.database, "mlp").certified
 
-    @contextmanager
-    def _launched(self, *_: object, **__: object) -> Iterator[SimpleNamespace]:
+    def _launched(self, work: Work, _folder: Path, progress: TrialProgress) -> Outcome:
         self.launches += 1
         if self._fails:
-            raise ServerError("it died", cause=Cause.CRASHED)
-        yield SimpleNamespace(measure=self._measure)
+            return Outcome(failure=Failure(cause=Cause.CRASHED, message="it died"))
+        points = list[OperatingPoint]()
+
+        def measure(load: Load) -> OperatingPoint:
+            progress.level_began(load)
+            points.append(self._measure(load))
+            return points[-1]
+
+        plan = work.plan.plan(work.terms, cast("Any", None), math.inf)
+        return Outcome(result=result_of(plan, measure), points=tuple(points))
 
     def _measure(self, load: Load) -> OperatingPoint:
         self.measured += 1
@@ -169,8 +157,8 @@ class Certifying:
         return best
 
 
-def test_the_rate_that_holds_is_certified_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    certifying = Certifying(tmp_path, monkeypatch)
+def test_the_rate_that_holds_is_certified_once(tmp_path: Path) -> None:
+    certifying = Certifying(tmp_path)
     told = certifying.certify()
     assert told is not None
     assert told.point is not None
@@ -182,10 +170,8 @@ def test_the_rate_that_holds_is_certified_once(tmp_path: Path, monkeypatch: pyte
     assert certifying.launches == 1
 
 
-def test_the_time_of_certifying_is_counted_before_its_launch_and_each_level(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    certifying = Certifying(tmp_path, monkeypatch)
+def test_the_time_of_certifying_is_counted_before_its_launch_and_each_level(tmp_path: Path) -> None:
+    certifying = Certifying(tmp_path)
     certifying.certify()
     assert certifying.measured > 1
     assert certifying.counted == [0, *range(certifying.measured)]
@@ -204,10 +190,8 @@ def test_the_time_of_certifying_is_counted_before_its_launch_and_each_level(
         ({}, 0.0, "no time left"),
     ],
 )
-def test_why_no_rate_is_certified(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, about: dict[str, Any], until: float, reason: str
-) -> None:
-    certifying = Certifying(tmp_path, monkeypatch, **about)
+def test_why_no_rate_is_certified(tmp_path: Path, about: dict[str, Any], until: float, reason: str) -> None:
+    certifying = Certifying(tmp_path, **about)
     told = certifying.certify(until=until)
     assert told is not None
     assert told.point is None

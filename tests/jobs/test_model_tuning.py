@@ -9,11 +9,12 @@ from typing import Any, cast
 
 import pytest
 from support.builders import identity, point, space, trial
+from support.executors import FakeExecutor
 
 from tuner.core.errors import Cause
 from tuner.jobs.model_tuning import ModelTuning, RunContext
 from tuner.jobs.progress import Progress
-from tuner.measure.trial import Limits, TrialResult
+from tuner.measure.work import Failure, Outcome, Work
 from tuner.options.tune_job import TuneJob
 from tuner.study.run_folder import RunFolder
 from tuner.study.study import Study
@@ -47,8 +48,7 @@ class Runs:
         self._killed_after_s = killed_after_s
         study = Study.create_or_resume(self._out.database, identity())
         job = TuneJob.make({"repository": "/models", "slo": {"p99": "25ms"}, "budget": f"{budget_s}s"})
-        staged = cast("Any", SimpleNamespace(path=self._out.path))
-        context = RunContext(job, self._out, anything, anything, anything, anything, staged, Progress())
+        context = RunContext(job, self._out, anything, FakeExecutor(anything), Progress())
         tuning = ModelTuning(context, cast("Any", SimpleNamespace(name="mlp")), study, now=lambda: self._now_s)
         try:
             tuning.run()
@@ -63,7 +63,7 @@ class Runs:
         return "it is over"
 
     def _finals(self, *about: Any) -> Any:
-        self._stored, self._spent = about[5], about[7]
+        self._stored, self._spent = about[6], about[8]
         return SimpleNamespace(verify=self._verify, certify=self._certify)
 
     def _verify(self, *, until: float) -> None:
@@ -136,26 +136,24 @@ class Searches:
         self.out, self.notes, self._now_s, self._failure = RunFolder(folder), list[str](), 1_000.0, failure
         self.study = Study.create_or_resume(self.out.database, identity())
         self.study.add(trial(0, point(1, 100, 10)), space())
-        monkeypatch.setattr("tuner.jobs.model_tuning.run_trial", self._trial)
         monkeypatch.setattr("tuner.jobs.model_tuning.write_results", lambda *_: self.study.recommendation)
         monkeypatch.setattr(ModelTuning, "_space", lambda *_: space())
         monkeypatch.setattr(ModelTuning, "_refusal", lambda *_: None)
-        monkeypatch.setattr("tuner.jobs.model_tuning.OutputCheck", lambda *_: SimpleNamespace(recall=lambda: True))
-        anything = cast("Any", SimpleNamespace(warn_if_busy=lambda _: None))
+        outputs = SimpleNamespace(recall=lambda: True, of_candidate=lambda *_: None)
+        monkeypatch.setattr("tuner.jobs.model_tuning.OutputCheck", lambda *_: outputs)
+        anything = cast("Any", None)
         options = {"repository": "/m", "slo": {"p99": "25ms"}, "budget": "20s", "verify": False, "sampler": "random"}
         job = TuneJob.make(options)
         progress = Progress()
         monkeypatch.setattr(progress, "note", self.notes.append)
-        staged = cast("Any", SimpleNamespace(path=self.out.path))
-        context = RunContext(job, self.out, anything, anything, anything, anything, staged, progress)
+        context = RunContext(job, self.out, anything, FakeExecutor(self._carry_out), progress)
         model = cast("Any", SimpleNamespace(name="mlp", config=None))
         self.tuning = ModelTuning(context, model, self.study, now=lambda: self._now_s)
 
-    def _trial(self, *about: Any, limits: Limits, **_: Any) -> TrialResult:
-        number, folder = about[2], about[3]
+    def _carry_out(self, work: Work, folder: Path, _progress: object) -> Outcome:
         folder.mkdir(parents=True)
-        self._now_s += limits.launch_s
-        return trial(number, failure=self._failure, parameters=about[1].parameters)
+        self._now_s += work.limits.launch_s
+        return Outcome(failure=Failure(cause=self._failure, message="it failed"))
 
 
 @pytest.mark.parametrize("cause", [Cause.TIMED_OUT, Cause.HUNG])
@@ -183,8 +181,7 @@ def test_a_launch_that_builds_engines_gets_a_share_of_the_budget(tmp_path: Path,
     study = Study.create_or_resume(out.database, identity())
     study.add(trial(0, point(1, 100, 10)), space())
     job = TuneJob.make({"repository": "/models", "budget": budget})
-    staged = cast("Any", SimpleNamespace(path=out.path))
-    context = RunContext(job, out, anything, anything, anything, anything, staged, Progress())
+    context = RunContext(job, out, anything, FakeExecutor(anything), Progress())
     tuning = ModelTuning(context, cast("Any", SimpleNamespace(name="mlp")), study)
     assert tuning._limits(until=0.0).launch_s == 30.0 + 10 * 1.5
     assert tuning._limits(until=0.0, slow=True).launch_s == build_s

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from support.builders import identity, point, space, trial
+from support.executors import FakeExecutor
 
 from tuner.config.config import ModelConfig
 from tuner.config.repository import ModelRepository
@@ -15,7 +16,7 @@ from tuner.config.staging import stage
 from tuner.jobs.progress import Progress
 from tuner.jobs.warm_up import measure_warm_up
 from tuner.measure.rules import LevelRules
-from tuner.measure.trial import Limits, TrialContext
+from tuner.measure.work import Limits, TrialContext, TrialTerms, carry_out
 from tuner.options.tune_job import TuneJob
 from tuner.recommend.warm_up import WarmUp
 from tuner.results.warmed import warmed
@@ -34,12 +35,14 @@ def measured(launcher: ProcessLauncher, users: ModelRepositoryFactory, folder: P
     study.add(searched, space(config=config))
     options = TuneJob.make({"repository": str(users.path), "slo": {"p99": "25ms"}})
     repository = stage(ModelRepository.open(users.path), folder / "copy")
-    context = TrialContext(launcher, repository, "lazy", options, LevelRules(), 8)
+    terms = TrialTerms("lazy", options, LevelRules(), 8)
+    context = TrialContext(terms, launcher, repository)
+    executor = FakeExecutor(lambda work, into, progress: carry_out(work, context, into, progress))
 
     def limits(until: float) -> Limits:
-        return Limits(60.0, 60.0, until)
+        return Limits(60.0, 60.0, until - time.monotonic())
 
-    measure_warm_up(study, context, folder / "logs", limits, Progress(), until=time.monotonic() + 500)
+    measure_warm_up(study, terms, executor, folder / "logs", limits, Progress(), until=time.monotonic() + 500)
     assert study.warm_up
     if study.warm_up.shapes:
         text = warmed(study, searched, config)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 import pytest
 from support.effective import EFFECTIVE
+from support.executors import run_trial
 
 from tuner.config.config import ModelConfig
 from tuner.config.patch import Patch
@@ -15,7 +15,7 @@ from tuner.config.staging import stage
 from tuner.core.errors import Cause, ServerError
 from tuner.jobs.progress import Progress
 from tuner.measure.rules import LevelRules
-from tuner.measure.trial import Limits, TrialContext, relaunch, run_trial
+from tuner.measure.work import UNHEARD, Limits, Loads, TrialContext, TrialTerms, Work, carry_out
 from tuner.options.groups import LoadOptions
 from tuner.servers.docker.binds import Bind
 from tuner.servers.docker.file_transfer import FileTransfer
@@ -26,7 +26,7 @@ ACCELERATED = (
     EFFECTIVE["onnxruntime gpu"]
     + 'optimization { execution_accelerators { gpu_execution_accelerator [ { name: "tensorrt" } ] } }\n'
 )
-LIMITS = Limits(launch_s=1.0, first_answer_s=1.0, until=0.0)
+LIMITS = Limits(launch_s=1.0, first_answer_s=1.0, total_s=0.0)
 
 
 class Asked:
@@ -47,10 +47,7 @@ def context(tmp_path: Path) -> TrialContext:
     return TrialContext(
         launcher=Asked(),  # type: ignore[arg-type]  # all that is asked of it here
         repository=stage(ModelRepository.open(tmp_path / "models"), tmp_path / "staged"),
-        model="m",
-        options=LoadOptions(),
-        rules=LevelRules(),
-        max_concurrency=4,
+        terms=TrialTerms(model="m", options=LoadOptions(), rules=LevelRules(), max_concurrency=4),
         caches=tmp_path / "caches",
     )
 
@@ -69,14 +66,14 @@ def test_trials_and_relaunches_share_a_folder_that_is_not_stored(context: TrialC
     assert f'value: "{tmp_path / "caches"}"' in config
     assert result.config == ACCELERATED
     assert (tmp_path / "trial" / "config.pbtxt").read_text() == ACCELERATED
-    with suppress(ServerError), relaunch(context, result.patch, tmp_path / "again", limits=LIMITS):
-        pass
+    work = Work(context.terms, result.patch, Loads(()), LIMITS)
+    assert carry_out(work, context, tmp_path / "again", UNHEARD).failure
     assert _asked(context)[1] == config
 
 
 def test_a_candidate_without_engines_has_none(context: TrialContext, tmp_path: Path) -> None:
-    with suppress(ServerError), relaunch(context, Patch(config=EFFECTIVE["python"]), tmp_path, limits=LIMITS):
-        pass
+    work = Work(context.terms, Patch(config=EFFECTIVE["python"]), Loads(()), LIMITS)
+    assert carry_out(work, context, tmp_path / "again", UNHEARD).failure
     launch, config = _asked(context)
     assert (launch.caches, config) == (None, EFFECTIVE["python"])
     assert not (tmp_path / "caches").exists()

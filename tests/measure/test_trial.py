@@ -1,10 +1,10 @@
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
 from support.builders import point
+from support.executors import run_trial
 from support.tritons import on_fake_server, on_real_server
 
 from tuner.config.config import ModelConfig
@@ -18,8 +18,10 @@ from tuner.measure.plan import points_of
 from tuner.measure.points import OperatingPoint
 from tuner.measure.quality_warnings import QualityCheck
 from tuner.measure.rules import LevelRules
-from tuner.measure.trial import Limits, TrialContext, TrialResult, _one_more, run_trial
+from tuner.measure.trial import TrialResult
+from tuner.measure.work import Limits, TrialContext, TrialTerms, _one_more
 from tuner.options.groups import LoadOptions
+from tuner.servers.callees import Callees
 from tuner.servers.installation import TritonInstallation
 from tuner.servers.process import ProcessLauncher
 from tuner.space.candidate import Candidate
@@ -72,21 +74,20 @@ class Trials:
 
     def run(self, source: str, config: str, *, until_s: float = 60, number: int = 3, **changes: object) -> TrialResult:
         name = self._repository.add(source, config=config)
-        context = {
-            "launcher": self._launcher,
-            "repository": stage(ModelRepository.open(self._repository.path), self._folder / "staged"),
-            "model": name,
-            "options": LoadOptions(),
-            "rules": LevelRules(max_s=0.5),
-            "max_concurrency": 4,
-            **changes,
-        }
+        terms = {"options": LoadOptions(), "rules": LevelRules(max_s=0.5), "max_concurrency": 4, **changes}
+        callees = terms.pop("callees", Callees(""))
+        context = TrialContext(
+            TrialTerms(model=name, **terms),  # type: ignore[arg-type]  # the parts have the types that their names say
+            self._launcher,
+            stage(ModelRepository.open(self._repository.path), self._folder / "staged"),
+            callees=callees,  # type: ignore[arg-type]  # the same
+        )
         return run_trial(
-            TrialContext(**context),  # type: ignore[arg-type]  # the parts have the types that their names say
+            context,
             Candidate({"instance_group.count": 1}, ModelConfig.parse(config, "candidate")),
             number,
             self._folder / "trial",
-            limits=Limits(launch_s=30.0, first_answer_s=5.0, until=time.monotonic() + until_s),
+            limits=Limits(launch_s=30.0, first_answer_s=5.0, total_s=until_s),
             progress=self.heard,
         )
 

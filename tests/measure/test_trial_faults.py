@@ -9,23 +9,24 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from support.executors import run_trial
 
 from tuner.config.config import ModelConfig
-from tuner.config.patch import Patch
 from tuner.config.repository import ModelRepository
 from tuner.config.staging import stage
-from tuner.core.errors import Cause, InputError, InterruptedRunError, ServerError, TritontuneError, TuningError
+from tuner.core.errors import Cause, InputError, InterruptedRunError, TritontuneError, TuningError
 from tuner.jobs.progress import Progress
-from tuner.measure import trial
+from tuner.measure import work
 from tuner.measure.rules import LevelRules
 from tuner.measure.session import Session
-from tuner.measure.trial import Limits, TrialContext, TrialResult, relaunch, run_trial
+from tuner.measure.trial import TrialResult
+from tuner.measure.work import Limits, TrialContext, TrialTerms
 from tuner.options.groups import LoadOptions
 from tuner.space.candidate import Candidate
 from tuner.testing.repositories import ModelRepositoryFactory, config_text
 
 CONFIG = config_text()
-LIMITS = Limits(launch_s=1.0, first_answer_s=1.0, until=0.0)
+LIMITS = Limits(launch_s=1.0, first_answer_s=1.0, total_s=0.0)
 
 
 class Unmeasured:
@@ -44,10 +45,7 @@ def context(tmp_path: Path) -> TrialContext:
     return TrialContext(
         launcher=Unmeasured(),  # type: ignore[arg-type]  # all that is asked of it here
         repository=stage(ModelRepository.open(repository.path), tmp_path / "staged"),
-        model=name,
-        options=LoadOptions(),
-        rules=LevelRules(),
-        max_concurrency=4,
+        terms=TrialTerms(model=name, options=LoadOptions(), rules=LevelRules(), max_concurrency=4),
     )
 
 
@@ -57,7 +55,7 @@ def fail_with(error: TritontuneError, monkeypatch: pytest.MonkeyPatch) -> None:
     def session(*_: Any) -> Session:
         raise error
 
-    monkeypatch.setattr(trial, "_session", session)
+    monkeypatch.setattr(work, "_session", session)
 
 
 def run(context: TrialContext, number: int, folder: Path) -> TrialResult:
@@ -73,11 +71,6 @@ def test_whatever_is_wrong_with_a_candidate_is_its_own_failure(
     failure = run(context, 1, tmp_path).failure
     assert failure is not None
     assert (failure.cause, failure.message) == (Cause.REQUESTS_FAILED, str(error))
-    with (
-        pytest.raises(ServerError, match=f"^{error}$"),
-        relaunch(context, Patch(config=CONFIG), tmp_path / "again", limits=LIMITS),
-    ):
-        pass
 
 
 @pytest.mark.parametrize("error", [InputError("batches of 32 do not fit"), TuningError("another answer")])
@@ -87,11 +80,6 @@ def test_what_is_wrong_with_the_config_as_it_is_ends_the_run(
     fail_with(error, monkeypatch)
     with pytest.raises(type(error), match=f"^{error}$"):
         run(context, 0, tmp_path)
-    with (
-        pytest.raises(type(error), match=f"^{error}$"),
-        relaunch(context, Patch(config=CONFIG), tmp_path / "again", limits=LIMITS, candidate=False),
-    ):
-        pass
 
 
 def test_an_interruption_is_no_failure_of_a_candidate(

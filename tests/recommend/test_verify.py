@@ -20,7 +20,8 @@ from tuner.core.slo import NO_LIMIT, SLO, Percentile
 from tuner.measure.gpu_view import GpuUsage, GpuView
 from tuner.measure.points import OperatingPoint
 from tuner.measure.rules import LevelRules
-from tuner.measure.trial import Limits, TrialContext, TrialResult, relaunch_and_measure
+from tuner.measure.trial import TrialResult
+from tuner.measure.work import UNHEARD, Limits, Loads, TrialContext, TrialTerms, Work, carry_out
 from tuner.options.groups import LoadOptions
 from tuner.recommend.finalist import LEAST_ROUNDS, MOST_ROUNDS
 from tuner.recommend.recommend import Recommendation, recommend
@@ -431,29 +432,28 @@ def test_one_that_does_not_launch_again_is_struck_off(
     triton_launcher: ProcessLauncher, model_repository: ModelRepositoryFactory, tmp_path: Path
 ) -> None:
     model_repository.add("slow", config=config_text())
+    slo = SLO.parse(["p99=200ms"])
     trial_context = TrialContext(
         launcher=triton_launcher,
         repository=stage(ModelRepository.open(model_repository.path), tmp_path / "staged"),
-        model="slow",
-        options=LoadOptions(),
-        rules=LevelRules(min_s=0.3, max_s=0.4, slo=SLO.parse(["p99=200ms"])),
-        max_concurrency=4,
+        terms=TrialTerms("slow", LoadOptions(), LevelRules(min_s=0.3, max_s=0.4, slo=slo), max_concurrency=4),
     )
 
     def measure(trial: TrialResult, loads: Sequence[Load], number: int) -> Iterator[OperatingPoint]:
-        limits = Limits(launch_s=30.0, first_answer_s=10.0, until=time.monotonic() + 60)
-        return relaunch_and_measure(
-            trial_context, trial.patch, loads, tmp_path / f"{trial.number}-{number}", limits=limits
-        )
+        work = Work(trial_context.terms, trial.patch, Loads(tuple(loads)), Limits(30.0, 10.0, 60.0))
+        outcome = carry_out(work, trial_context, tmp_path / f"{trial.number}-{number}", UNHEARD)
+        yield from outcome.points
+        if outcome.failure:
+            raise outcome.failure.as_error()
 
     trials = [
         trial(0, point(1, 95, 12), config=config_text()),
         trial(1, point(2, 500, 14), config='backend: "none"\n'),
     ]
     struck: list[str] = []
-    terms = VerificationTerms(slo=trial_context.slo, until=time.monotonic() + 60, launch_s=2.0)
+    terms = VerificationTerms(slo=slo, until=time.monotonic() + 60, launch_s=2.0)
     verified = verify(trials, measure, terms, note=struck.append)
-    found = recommend(trials, trial_context.slo, verified)
+    found = recommend(trials, slo, verified)
     assert found.best is not None
     assert (found.best.trial.number, found.best.verified) == (0, True)
     (failed,) = [each for each in verified if each.failure]

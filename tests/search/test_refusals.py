@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from support.builders import MLP, point, space, trial
 
 from tuner.core.errors import Cause
-from tuner.measure.trial import Failure, TrialResult
+from tuner.measure.trial import TrialResult
+from tuner.measure.work import Failure
 from tuner.search.refusals import Refusals
 from tuner.space.candidate import Assignment
 from tuner.space.spec import LadderValue

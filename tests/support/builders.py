@@ -18,7 +18,8 @@ from tuner.core.slo import PERCENTILES
 from tuner.measure.client_view import ClientView
 from tuner.measure.points import OperatingPoint, ServerBreakdown
 from tuner.measure.quality_checks import warnings_in
-from tuner.measure.trial import Failure, TrialResult
+from tuner.measure.trial import TrialResult
+from tuner.measure.work import Failure
 from tuner.space.space import SearchSpace
 from tuner.space.spec import LadderValue, SpaceSpec, load_space, parse_space
 from tuner.stats.histogram import Histogram

@@ -84,7 +84,7 @@ def _by_server(job: TuneJob, progress: Progress) -> Iterator[ListedSpace]:
         for model in models:
             running = _loaded(job, model.name) if job.url is not None else None
             effective = running or _served(context, model)
-            server = context.launcher.description
+            server = context.description
             yield _listed(model, effective, context.machine, job, context.spec, server=server)
 
 
@@ -110,17 +110,19 @@ def _served(context: RunContext, model: ModelFolder) -> ModelConfig:
     patch = originals_of(context.spec, model, context.job).model_copy(
         update={"config": model.config.text if model.config else ""}
     )
-    context.repository.apply(model.name, patch)
+    if (here := context.here) is None:
+        raise RuntimeError("the space is listed by a server of this process")
+    here.repository.apply(model.name, patch)
     launch = Launch(
-        context.repository.path,
+        here.repository.path,
         model.name,
         context.out.work / f"{model.name}.log",
         context.job.launch_timeout or deadlines.first_launch_s(model.size_bytes()),
-        context.callees_of(model.name).names,
+        here.callees_of(model.name).names,
         patch,
     )
     with (
-        context.launcher.launch(launch) as server,
+        here.launcher.launch(launch) as server,
         TritonClient(server.endpoint, timeout_s=deadlines.FIRST_ANSWER_S) as client,
     ):
         return ModelConfig.from_proto(client.model_config(model.name))

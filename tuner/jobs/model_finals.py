@@ -7,18 +7,19 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tuner.core.errors import ServerError
+from tuner.cluster.dispatcher import Dispatcher
+from tuner.cluster.executor import Executor
 from tuner.core.loads import Load
 from tuner.core.quantities import format_number
 from tuner.core.slo import SLO
 from tuner.jobs.progress import Progress
-from tuner.measure.plan import result_of
 from tuner.measure.points import OperatingPoint
 from tuner.measure.rules import LevelRules
-from tuner.measure.trial import Limits, TrialContext, TrialResult, relaunch, relaunch_and_measure
+from tuner.measure.trial import TrialResult
+from tuner.measure.work import Limits, Loads, TrialTerms, Work
 from tuner.options.tune_job import TuneJob
 from tuner.recommend.certified import CertifiedRate
-from tuner.recommend.certify import certify
+from tuner.recommend.certify import Certification
 from tuner.recommend.speed import Speed
 from tuner.recommend.verification import Verification
 from tuner.recommend.verify import VerificationTerms, verify
@@ -41,7 +42,8 @@ class ModelFinals:
     Args:
         job: The job.
         study: The study with the trials; the results are stored in it.
-        trial_context: The context of the trials.
+        terms: The terms of the launches.
+        executor: Carries out the launches.
         folder: The folder for the logs of the servers.
         limits: Gives the limits of a launch for a deadline (`time.monotonic`).
         stored: Called when a result was stored in the study.
@@ -53,7 +55,8 @@ class ModelFinals:
         self,
         job: TuneJob,
         study: Study,
-        trial_context: TrialContext,
+        terms: TrialTerms,
+        executor: Executor,
         folder: Path,
         limits: Callable[[float], Limits],
         stored: Callable[[], None],
@@ -62,7 +65,8 @@ class ModelFinals:
     ) -> None:
         self._job = job
         self._study = study
-        self._trial_context = trial_context
+        self._terms = terms
+        self._dispatcher = Dispatcher[str](executor, progress.note)
         self._folder = folder
         self._limits = limits
         self._stored = stored
@@ -72,11 +76,11 @@ class ModelFinals:
     def verify(self, *, until: float) -> None:
         """Relaunch the finalists in rounds, the last of which begins before `until` (`time.monotonic`)."""
         study, job, objective = self._study, self._job, self._job.objective
-        trial_context = self._with_rules(_VERIFY_RULES if objective.rate is None else _AT_RATE_RULES)
+        launch_terms = self._with_rules(_VERIFY_RULES if objective.rate is None else _AT_RATE_RULES)
         terms = VerificationTerms(
             slo=job.slo,
             until=until,
-            launch_s=self._ready_s + trial_context.rules.min_s,
+            launch_s=self._ready_s + launch_terms.rules.min_s,
             seed=job.seed,
             max_gpu_memory=job.max_gpu_memory,
             objective=objective,
@@ -84,8 +88,12 @@ class ModelFinals:
 
         def measure(trial: TrialResult, loads: Sequence[Load], number: int) -> Iterator[OperatingPoint]:
             self._spent()
-            folder = self._folder / f"{trial.number:03d}-{loads[0].level:g}-{number}"
-            return relaunch_and_measure(trial_context, trial.patch, loads, folder, limits=self._limits(until))
+            name = f"{trial.number:03d}-{loads[0].level:g}-{number}"
+            work = Work(launch_terms, trial.patch, Loads(tuple(loads)), self._limits(until))
+            outcome = self._dispatcher.carry_out(name, work, self._folder / name)
+            yield from outcome.points
+            if outcome.failure:
+                raise outcome.failure.as_error()
 
         def keep(verified: Sequence[Verification]) -> None:
             study.add_verified(verified)
@@ -128,24 +136,13 @@ class ModelFinals:
             return
         self._progress.phase_began("certification")
         self._progress.note(f"certifying trial {best.trial.number} under Poisson arrivals")
-        slo, trial_context = self._job.slo, self._with_rules(_CERTIFY_RULES)
-        point, failed, rates = None, "", list[float]()
+        per_s = best.point.throughput.value / best.point.batch_size
+        work = Work(self._with_rules(_CERTIFY_RULES), best.trial.patch, Certification(per_s), self._limits(until))
         self._spent()
-        try:
-            with relaunch(
-                trial_context, best.trial.patch, self._folder / "certified", limits=self._limits(until)
-            ) as session:
-                per_s = best.point.throughput.value / best.point.batch_size
-
-                def measure(load: Load) -> OperatingPoint:
-                    self._spent()
-                    rates.append(load.level)
-                    return session.measure(load)
-
-                point = result_of(certify(per_s, slo=slo, until=until), measure)
-        except ServerError as error:
-            failed = f"{error.cause.value}: {error}"
-        why = None if point else failed or _none_of(rates, slo)
+        outcome = self._dispatcher.carry_out("certified", work, self._folder / "certified", _Levels(self._spent))
+        point, failure = outcome.result, outcome.failure
+        failed = f"{failure.cause.value}: {failure.message}" if failure else ""
+        why = None if point else failed or _none_of([point.load.level for point in outcome.points], self._job.slo)
         self._keep(rate.model_copy(update={"point": point, "reason": why}))
 
     def _expected_speeds(self) -> dict[int, Speed]:
@@ -162,10 +159,10 @@ class ModelFinals:
         self._study.certify(rate)
         self._stored()
 
-    def _with_rules(self, rules: LevelRules) -> TrialContext:
-        """The trial context with other rules and the SLO to test."""
+    def _with_rules(self, rules: LevelRules) -> TrialTerms:
+        """The terms of the launches with other rules and the SLO to test."""
         return replace(
-            self._trial_context,
+            self._terms,
             rules=replace(rules, slo=self._job.slo, objective=self._job.objective).to(self._job.precision),
         )
 
@@ -174,6 +171,25 @@ class ModelFinals:
         """Seconds from the baseline's launch to its first answer."""
         baseline = self._study.trials[0]
         return (baseline.launch_s or 0) + (baseline.first_answer_s or 0)
+
+
+class _Levels:
+    """Stores the time spent before each load level.
+
+    Args:
+        spent: Stores it.
+    """
+
+    def __init__(self, spent: Callable[[], None]) -> None:
+        self._spent = spent
+
+    def level_began(self, load: Load) -> None:
+        """See `TrialProgress`."""
+        del load
+        self._spent()
+
+    def point_measured(self, point: OperatingPoint) -> None:
+        """See `TrialProgress`."""
 
 
 def _none_of(rates: Sequence[float], slo: SLO) -> str:

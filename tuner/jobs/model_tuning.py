@@ -7,29 +7,42 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, replace
+from itertools import count
 
+from tuner.cluster.dispatcher import Dispatcher, Finished
+from tuner.cluster.executor import Executor
+from tuner.cluster.slot_context import SlotContext
+from tuner.cluster.slots import Slot
 from tuner.config.beside import copy_hint
 from tuner.config.config import ModelConfig
 from tuner.config.repository import ModelFolder
-from tuner.config.staging import StagedRepository
 from tuner.core import deadlines
-from tuner.core.errors import Cause, JobError, ServerError, TuningError, shortened
+from tuner.core.errors import Cause, JobError, TuningError, shortened
 from tuner.core.loads import Concurrency
 from tuner.core.machine import Machine
 from tuner.core.quantities import format_duration
 from tuner.jobs.explain import explain
 from tuner.jobs.model_finals import ModelFinals
-from tuner.jobs.output_check import OutputCheck
+from tuner.jobs.output_check import Examined, OutputCheck
 from tuner.jobs.progress import Progress
 from tuner.jobs.warm_up import measure_warm_up, warm_up_takes_s
-from tuner.measure.gpu import Gpus
 from tuner.measure.gpu_selection import requires_gpus
 from tuner.measure.rules import LevelRules
-from tuner.measure.session import Session
-from tuner.measure.trial import FAILURE, Limits, TrialContext, TrialResult, relaunch, run_trial
+from tuner.measure.trial import TrialResult
+from tuner.measure.work import (
+    FAILURE,
+    Failure,
+    Limits,
+    LoadPlan,
+    Loads,
+    Outcome,
+    Sweep,
+    TrialTerms,
+    Work,
+)
 from tuner.options.tune_job import TuneJob
+from tuner.outputs.golden import GoldenOutputs
 from tuner.recommend.front import rivals
 from tuner.recommend.recommend import Recommendation
 from tuner.results.result_files import write_results
@@ -38,13 +51,10 @@ from tuner.search.goal import Goal
 from tuner.search.gpu_memory import MemoryEstimate
 from tuner.search.proposals import Proposals, ServedConfigs
 from tuner.search.refusals import Refusals
-from tuner.search.samplers import FirstThen, NoMore, Sampler
-from tuner.search.stopping import BUDGET_SPENT, Stopping
-from tuner.servers.callees import Callees
-from tuner.servers.protocols import Launcher
+from tuner.search.samplers import FirstThen, NoMore, Pending, Sampler
+from tuner.search.stopping import Stopping
 from tuner.space.candidate import Assignment, Candidate, in_words
 from tuner.space.conditions import Terms
-from tuner.space.observed import served_otherwise
 from tuner.space.originals import originals_of
 from tuner.space.space import SearchSpace
 from tuner.space.spec import SpaceSpec
@@ -74,34 +84,29 @@ class RunContext:
         job: The job.
         out: The run folder.
         spec: The search space.
-        machine: The machine of the servers.
-        launcher: Launches the servers.
-        gpus: The GPUs to sample.
-        repository: Our copy of the user's repository.
+        executor: Carries out launches.
         progress: Receives the events of the run.
         models: Names of the models to tune.
-        placed: Files placed beside the copy; see `tuner.config.beside`.
+        here: What launches need in this process; None: they are carried out elsewhere.
     """
 
     job: TuneJob
     out: RunFolder
     spec: SpaceSpec
-    machine: Machine
-    launcher: Launcher
-    gpus: Gpus
-    repository: StagedRepository
+    executor: Executor
     progress: Progress
     models: tuple[str, ...] = ()
-    placed: tuple[str, ...] = ()
-    _callees: dict[str, Callees] = field(default_factory=dict)
+    here: SlotContext | None = None
 
-    def callees_of(self, model: str) -> Callees:
-        """The models that a model calls, determined once for all its launches."""
-        own = self.job.url is None
-        return self._callees.setdefault(
-            model,
-            Callees(model, self.repository.path if own else None, self.job.load_model, self.progress.note),
-        )
+    @property
+    def machine(self) -> Machine:
+        """What a slot of the reference host has."""
+        return self.executor.hosts[0].machine
+
+    @property
+    def description(self) -> str:
+        """The Triton of the reference host, and how it is launched."""
+        return self.executor.hosts[0].description
 
 
 # As launchers describe a Triton whose version they know.
@@ -126,23 +131,36 @@ def terms_of(job: TuneJob, server: str) -> Terms:
     )
 
 
-def trial_context_of(context: RunContext, model: str, rules: LevelRules) -> TrialContext:
-    """The context of all trials of one model of a run, with rules for its SLO and precision."""
+def trial_terms_of(context: RunContext, model: str, rules: LevelRules) -> TrialTerms:
+    """The terms of all launches of one model of a run, with rules for its SLO and precision."""
     job = context.job
-    return TrialContext(
-        launcher=context.launcher,
-        repository=context.repository,
+    return TrialTerms(
         model=model,
         options=job,
         rules=replace(rules, slo=job.slo, objective=job.objective).to(job.precision),
         max_concurrency=job.max_concurrency,
-        gpus=context.gpus,
         max_gpu_memory=job.max_gpu_memory,
         shapes_elsewhere=len(context.models) > 1,
-        callees=context.callees_of(model),
-        caches=context.out.work.absolute() / "caches" if job.url is None else None,
         objective=job.objective,
     )
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """A trial under way.
+
+    Attributes:
+        number: Its number.
+        candidate: Its candidate.
+        assignment: Its assignment; empty for the baseline.
+        after: See `TrialResult`.
+        beside: See `TrialResult`.
+    """
+
+    number: int
+    candidate: Candidate
+    after: tuple[int, ...] = ()
+    beside: tuple[int, ...] = ()
 
 
 class ModelTuning:
@@ -171,11 +189,14 @@ class ModelTuning:
             # A grid search ends only with its last candidate.
             self._stopping = replace(self._stopping, patience=sys.maxsize)
         rules = _SWEEP_RULES if job.objective.rate is None else _RATE_RULES
-        self._trial_context = trial_context_of(context, model.name, rules)
+        self._terms = trial_terms_of(context, model.name, rules)
+        self._dispatcher = Dispatcher[_Trial](context.executor, context.progress.note, now=now)
+        self._numbers = count(max((trial.number for trial in study.trials), default=-1) + 1)
         self._finals = ModelFinals(
             job,
             study,
-            self._trial_context,
+            self._terms,
+            context.executor,
             context.out.model(model.name) / "verified",
             lambda until: self._limits(until=until, slow=self._launches_slowly),
             self._stored_more,
@@ -183,8 +204,7 @@ class ModelTuning:
             self._count,
         )
         self._served = ServedConfigs()
-        # Of the latest trial; see `TrialResult.output_difference`.
-        self._difference = ""
+        self._refused: set[str] = set()
         self._outputs = OutputCheck(context.out.model(model.name), study.identity, context.progress.note, self._remark)
 
     def _remark(self, text: str) -> None:
@@ -213,8 +233,9 @@ class ModelTuning:
         if not self._study.trials:
             return
         out, model = self._context.out, self._model.name
+        stored = {trial.number for trial in self._study.trials}
         for folder in out.trial(model, 0).parent.glob("*"):
-            if folder.name.isdigit() and int(folder.name) >= len(self._study.trials):
+            if folder.name.isdigit() and int(folder.name) not in stored:
                 shutil.rmtree(folder, ignore_errors=True)
         self._write()
 
@@ -242,7 +263,13 @@ class ModelTuning:
         context, study = self._context, self._study
         folder = context.out.model(self._model.name) / "warm-up"
         measure_warm_up(
-            study, self._trial_context, folder, lambda by: self._limits(until=by), context.progress, until=until
+            study,
+            self._terms,
+            context.executor,
+            folder,
+            lambda by: self._limits(until=by),
+            context.progress,
+            until=until,
         )
         self._stored_more()
 
@@ -265,12 +292,17 @@ class ModelTuning:
         if refusal := self._refusal(candidate, space):
             self._context.progress.note(f"skipped: {in_words(assignment, space.baseline)}: {refusal}")
             return
-        until = self._now() + self._stopping.budget_s
-        self._store(self._trial(candidate, space, until=until, also=load), space)
+        limits = self._limits(
+            until=self._now() + self._stopping.budget_s, slow=space.launches_slowly(candidate.parameters)
+        )
+        # It is not cut short where others are better, since it is compared with the best.
+        trial = self._new_trial(candidate)
+        work = self._work(trial, space, Sweep(also=load), limits, self._terms)
+        if result := self._finished(self._run(trial, work, space)):
+            self._store(result, space)
 
     def _search(self) -> str:
         """Measure the baseline and then candidates. Returns why the search ended."""
-        self._context.gpus.warn_if_busy(self._folder_config.proto)
         space = self._space(self._study.trials[0]) if self._study.trials else self._measure_baseline()
         for name, reason in space.left_out.items():
             self._context.progress.note(f"{name} does not vary: {reason}")
@@ -278,25 +310,110 @@ class ModelTuning:
             self._context.progress.note(note)
         warm_start = self._warm_start(space)
         proposals = Proposals(space, self._study, FirstThen(warm_start.first, self._sampler(space)))
-        noted: set[str] = set()
+        if not self._outputs.recall():
+            self._record_outputs_again()
         self._context.progress.phase_began("search")
-        while not (ended := self._end()):
-            assignment = proposals.next()
-            if isinstance(assignment, NoMore):
-                return assignment.reason
-            candidate = space.candidate(assignment)
-            if refusal := self._refusal(candidate, space):
-                if refusal not in noted:
-                    # Candidates skipped for the same reason are noted once.
-                    self._context.progress.note(f"skipped: {in_words(assignment, space.baseline)}: {refusal}")
-                    noted.add(refusal)
-                proposals.skip(assignment)
-            else:
-                result = self._trial(candidate, space)
-                if self._ended_with_budget(result):
-                    return BUDGET_SPENT
+        while True:
+            ended = self._launch_more(proposals, space)
+            if ended and not self._dispatcher.under_way:
+                return ended
+            finished = self._dispatcher.wait()
+            if finished and (result := self._finished(finished)):
                 self._store(result, space)
-        return ended
+
+    def _launch_more(self, proposals: Proposals, space: SearchSpace) -> str | None:
+        """Launch a candidate on each free slot. Returns why there is none for a slot; None: all slots have work."""
+        for slot in self._dispatcher.free():
+            if ended := self._end():
+                return ended
+            candidate = self._proposed(proposals, space)
+            if isinstance(candidate, NoMore):
+                return candidate.reason
+            trial = self._new_trial(candidate)
+            limits = self._limits_of_search(slow=space.launches_slowly(candidate.parameters))
+            front = rivals(self._study.recommendation.front, self._terms.rules.percentile, self._terms.objective)
+            terms = replace(self._terms, rules=replace(self._terms.rules, rivals=front))
+            self._begin(trial, self._work(trial, space, Sweep(), limits, terms), slot, space)
+        return None
+
+    def _proposed(self, proposals: Proposals, space: SearchSpace) -> Candidate | NoMore:
+        """The next candidate that is worth a launch."""
+        while True:
+            assignment = proposals.next([Pending(t.number, t.candidate.parameters) for t in self._dispatcher.under_way])
+            if isinstance(assignment, NoMore):
+                return assignment
+            candidate = space.candidate(assignment)
+            if not (refusal := self._refusal(candidate, space)):
+                return candidate
+            if refusal not in self._refused:
+                # Candidates skipped for the same reason are noted once.
+                self._context.progress.note(f"skipped: {in_words(assignment, space.baseline)}: {refusal}")
+                self._refused.add(refusal)
+            proposals.skip(assignment)
+
+    def _new_trial(self, candidate: Candidate) -> _Trial:
+        """A trial of a candidate, with the next number."""
+        finished = tuple(trial.number for trial in self._study.trials)
+        return _Trial(
+            next(self._numbers), candidate, finished, tuple(each.number for each in self._dispatcher.under_way)
+        )
+
+    def _work(self, trial: _Trial, space: SearchSpace, plan: LoadPlan, limits: Limits, terms: TrialTerms) -> Work:
+        self._served.read(self._study.trials)
+        examine = self._outputs.of_candidate(space, trial.candidate, self._served.frozen())
+        return Work(terms, trial.candidate.patch, plan, limits, examine)
+
+    def _begin(self, trial: _Trial, work: Work, slot: Slot, space: SearchSpace | None) -> None:
+        own = trial.candidate.parameters
+        words = in_words(own, space.baseline if space else own)
+        progress = self._context.progress
+        progress.trial_began(trial.number, words)
+        folder = self._context.out.trial(self._model.name, trial.number)
+        self._dispatcher.start(trial, work, slot, folder, progress)
+
+    def _run(self, trial: _Trial, work: Work, space: SearchSpace | None) -> Finished[_Trial]:
+        """Run one trial, while no other is under way."""
+        self._begin(trial, work, self._dispatcher.free()[0], space)
+        return self._dispatcher.outcome()
+
+    def _finished(self, finished: Finished[_Trial]) -> TrialResult | None:
+        """The result of a trial that has ended; None if it does not count."""
+        trial, outcome = finished.piece.key, finished.outcome
+        folder = self._context.out.trial(self._model.name, trial.number)
+        if outcome is None:  # its hosts were lost
+            shutil.rmtree(folder, ignore_errors=True)
+            return None
+        result = self._result(trial, outcome)
+        if self._ended_with_budget(result):
+            shutil.rmtree(folder, ignore_errors=True)
+            return None
+        if isinstance(outcome.examined, Examined):
+            self._outputs.checked(outcome.examined)
+            result = result.model_copy(update={"output_difference": outcome.examined.difference})
+        return self._unless_duplicate(result, trial.candidate)
+
+    def _result(self, trial: _Trial, outcome: Outcome) -> TrialResult:
+        several = len(self._context.executor.slots) > 1
+        since_s = max(0.0, self._now() - self._began - self._study.took_s)
+        return TrialResult.of(trial.candidate, trial.number, outcome).model_copy(
+            update={
+                "after": trial.after,
+                "beside": trial.beside,
+                "elapsed_s": since_s if several else None,
+                "host": outcome.host if len(self._context.executor.hosts) > 1 else "",
+            }
+        )
+
+    def _unless_duplicate(self, result: TrialResult, candidate: Candidate) -> TrialResult:
+        """The result, as a failure if a trial that was under way beside it has the same effective config."""
+        self._served.read(self._study.trials)
+        if result.failure is not None or result.effective_config is None or not result.beside:
+            return result
+        effective = ModelConfig.parse(result.effective_config, "the effective config")
+        if (same := self._served.same_as(candidate, effective)) is None:
+            return result
+        failure = Failure(cause=Cause.DUPLICATE, message=f"same effective config as trial {same}")
+        return result.model_copy(update={"failure": failure, "curve": ()})
 
     def _ended_with_budget(self, result: TrialResult) -> bool:
         """Whether the end of the budget cut a trial off, so that its result is dropped."""
@@ -304,7 +421,6 @@ class ModelTuning:
         if result.curve or not failure or failure.cause not in {Cause.TIMED_OUT, Cause.HUNG} or self._left_s > 0:
             return False
         self._context.progress.note(f"trial {result.number} does not count: the budget ended before its first answer")
-        shutil.rmtree(self._context.out.trial(self._model.name, result.number), ignore_errors=True)
         return True
 
     @property
@@ -329,7 +445,7 @@ class ModelTuning:
         seen = [space.recall(trial.parameters) for trial in study.trials]
         new = [trial for trial in warm_start.trials if trial.parameters not in seen]
         for trial in new:
-            study.add(trial.model_copy(update={"number": len(study.trials)}), space)
+            study.add(trial.model_copy(update={"number": next(self._numbers)}), space)
         note = self._context.progress.note
         if warm_start.differs:
             count = len(warm_start.first)
@@ -368,7 +484,7 @@ class ModelTuning:
 
     def _measure_baseline(self) -> SearchSpace:
         self._context.progress.phase_began("baseline")
-        result = self._trial(self._own)
+        result = self._run_baseline(next(self._numbers))
         if result.curve and result.failure:
             result = self._baseline_again(result)
         if not result.curve:
@@ -376,13 +492,28 @@ class ModelTuning:
             message = shortened(reason)
             if message != reason:
                 message = f"{message}; full text: {self._context.out.trial(self._model.name, result.number) / FAILURE}"
-            hint = copy_hint(reason, self._context.placed) if self._context.job.url is None else ""
+            here = self._context.here
+            hint = copy_hint(reason, here.placed) if here and self._context.job.url is None else ""
             raise TuningError(f"model {self._model.name!r}: the baseline failed: {message}{hint}")
         self._check_limit(result)
         self._check_objective(result)
         space = self._space(result)
         self._store(result.model_copy(update={"parameters": space.baseline, "others": space.originals}), space)
         return space
+
+    def _run_baseline(self, number: int) -> TrialResult:
+        """Launch the baseline, and record its outputs."""
+        trial = _Trial(number, self._own)
+        limits = self._limits_of_search(slow=False)
+        finished = self._run(trial, self._work_of_baseline(Sweep(), limits), None)
+        if finished.outcome is None:
+            raise TuningError(f"model {self._model.name!r}: the hosts of the baseline were lost")
+        if isinstance(finished.outcome.examined, GoldenOutputs):
+            self._outputs.recorded(finished.outcome.examined)
+        return self._result(trial, finished.outcome)
+
+    def _work_of_baseline(self, plan: LoadPlan, limits: Limits) -> Work:
+        return Work(self._terms, self._own.patch, plan, limits, self._outputs.of_baseline, is_baseline=True)
 
     def _baseline_again(self, failed: TrialResult) -> TrialResult:
         """Measure the baseline once more if it failed midway, since all candidates are compared with it."""
@@ -393,7 +524,7 @@ class ModelTuning:
         beside = folder.with_name(f"{folder.name}-failed")
         shutil.rmtree(beside, ignore_errors=True)  # left by a run that was killed during its second attempt
         folder.replace(beside)
-        again = self._trial(self._own)
+        again = self._run_baseline(failed.number)
         return again if again.curve else failed
 
     def _check_limit(self, baseline: TrialResult) -> None:
@@ -435,72 +566,22 @@ class ModelTuning:
             batch_size=context.job.batch_size,
             model=self._model.name,
             originals=baseline.others,
-            terms=None if stored else terms_of(context.job, context.launcher.description),
+            terms=None if stored else terms_of(context.job, context.description),
         )
         if stored is None:
             self._study.compose(space.spec)
         return space
 
-    def _trial(
-        self,
-        candidate: Candidate,
-        space: SearchSpace | None = None,
-        *,
-        until: float | None = None,
-        also: Concurrency | None = None,
-    ) -> TrialResult:
-        """Launch a candidate. Without a space, the candidate is the baseline, from which the space is built."""
-        number = len(self._study.trials)
-        if number and not self._outputs.recall():
-            self._record_outputs_again()
-        words = in_words(candidate.parameters, space.baseline if space else candidate.parameters)
-        self._context.progress.trial_began(number, words)
-        trial_context = self._trial_context
-        if until is None:
-            # A trial of the explanation (`until`) is not cut short, since it is compared with the best.
-            front = rivals(self._study.recommendation.front, trial_context.rules.percentile, trial_context.objective)
-            trial_context = replace(trial_context, rules=replace(trial_context.rules, rivals=front))
-        slow = space is not None and space.launches_slowly(candidate.parameters)
-        self._difference = ""
-        result = run_trial(
-            trial_context,
-            candidate,
-            number,
-            self._context.out.trial(self._model.name, number),
-            limits=self._limits_of_search(slow=slow) if until is None else self._limits(until=until, slow=slow),
-            progress=self._context.progress,
-            also=also,
-            examine=self._outputs.record if space is None else partial(self._examine, candidate, space),
-        )
-        return result.model_copy(update={"output_difference": self._difference})
-
-    def _examine(self, candidate: Candidate, space: SearchSpace, session: Session) -> None:
-        """Check that the effective config is the candidate's, is new, and gives the golden outputs.
-
-        Raises:
-            ServerError: a check failed.
-        """
-        effective = ModelConfig.from_proto(session.effective)
-        if otherwise := served_otherwise(space, candidate, effective):
-            differences = " and ".join(map(str, otherwise))
-            reason = f"{differences}: the model or its backend sets it when Triton completes the config"
-            raise ServerError(reason, cause=Cause.CONFIG_DIFFERS)
-        self._served.read(self._study.trials)
-        if (same := self._served.same_as(candidate, effective)) is not None:
-            raise ServerError(f"same effective config as trial {same}", cause=Cause.DUPLICATE)
-        self._difference = self._outputs.check(session, may_differ=space.may_differ(candidate.parameters))
-
     def _record_outputs_again(self) -> None:
         """Relaunch the baseline of a resumed run to record the golden outputs that were lost."""
         limits = self._limits(until=self._began + self._context.job.budget)
         folder = self._context.out.model(self._model.name) / "recorded"
-        try:
-            with relaunch(
-                self._trial_context, self._study.trials[0].patch, folder, limits=limits, candidate=False
-            ) as session:
-                self._outputs.record(session)
-        except ServerError as error:
-            raise TuningError(f"model {self._model.name!r}: the baseline no longer works: {error}") from error
+        work = self._work_of_baseline(Loads(()), limits)
+        outcome = self._dispatcher.carry_out(_Trial(0, self._own), work, folder)
+        if outcome.failure:
+            reason = outcome.failure.message
+            raise TuningError(f"model {self._model.name!r}: the baseline no longer works: {reason}")
+        self._outputs.recorded(outcome.examined)
 
     def _store(self, result: TrialResult, space: SearchSpace) -> None:
         self._study.add(result, space)
@@ -511,7 +592,7 @@ class ModelTuning:
         launched = self._study.own_trials
         recent = list(zip(self._study.trials, self._study.hypervolumes, strict=True))[-launched:]
         return self._stopping.reason(
-            launched=launched,
+            launched=launched + len(self._dispatcher.under_way),
             spent_s=self._now() - self._began,
             next_trial_s=(self._study.trials[0].launch_s or 0) + _FIRST_LEVELS_S,
             # Launches without a measurement are not counted as launches without a gain.
@@ -530,7 +611,7 @@ class ModelTuning:
         """The limits of a trial, from the baseline's times; for the baseline, from the size of the model's files.
 
         Args:
-            until: When its measurement ends (`time.monotonic`).
+            until: When its measurement ends, by the clock.
             slow: Whether its launch may take minutes, as it builds engines.
         """
         baseline = self._study.trials[0] if self._study.trials else None
@@ -543,7 +624,8 @@ class ModelTuning:
         if slow:
             build_s = min(deadlines.SLOW_LAUNCH_S, _BUILD_SHARE * self._context.job.budget)
             own, answer_s = max(own, build_s), max(answer_s, build_s)
-        return Limits(launch_s=self._context.job.launch_timeout or own, first_answer_s=answer_s, until=until)
+        total_s = max(0.0, until - self._now())
+        return Limits(launch_s=self._context.job.launch_timeout or own, first_answer_s=answer_s, total_s=total_s)
 
     @property
     def _launches_slowly(self) -> bool:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from tuner.config.beside import place_beside
+from tuner.cluster.in_process import InProcessExecutor
+from tuner.cluster.slot_context import launcher_of, slot_context
 from tuner.config.config import ModelConfig
 from tuner.config.repository import ModelFolder, ModelRepository
-from tuner.config.staging import stage
 from tuner.config.tunable import why_not_loadable, why_not_tunable
 from tuner.core.boundary import in_one_line
 from tuner.core.errors import (
@@ -23,23 +23,19 @@ from tuner.core.errors import (
     TuningError,
     UsageError,
 )
-from tuner.core.machine import Machine
 from tuner.core.nvml import driver_version
 from tuner.jobs.model_tuning import ModelTuning, RunContext
 from tuner.jobs.progress import ModelOutcome, Progress
 from tuner.jobs.stored_job import store_job
 from tuner.load.inputs.input_data import check_input_data
 from tuner.load.inputs.shapes import check_somewhere
-from tuner.measure.gpu import Gpus
 from tuner.options.groups import MADE_UP
 from tuner.options.tune_job import TuneJob
 from tuner.results.result_files import write_results
 from tuner.search.choose_sampler import check_installed
 from tuner.servers.callees import check_load_model
-from tuner.servers.choose_launcher import choose_launcher, clear_leftovers
 from tuner.servers.own_configs import OwnConfigs
 from tuner.servers.protocols import Launcher
-from tuner.servers.reload import ReloadLauncher
 from tuner.servers.remote import RemoteLauncher
 from tuner.servers.served import served_repository
 from tuner.servers.work_folder import remove_abandoned_work, work_folder
@@ -136,26 +132,18 @@ def run_context(
             raise JobError(
                 f"--out: {out.path} lies in the model repository, which is never written to; choose another folder"
             )
-        launcher = _launcher(job, out, progress, models)
-        with out.opened(resume=resume), closing(launcher), Gpus(launcher.gpus, progress.note) as gpus:
-            if job.max_gpu_memory is not None and gpus.problem:
-                raise JobError(f"--max-gpu-memory: cannot measure GPU memory here: {gpus.problem}")
+        names = tuple(model.name for model in models)
+        launcher = _launcher(job, out, progress, repository, names)
+        with out.opened(resume=resume), closing(launcher):
             if not resume:
                 out.events.unlink(missing_ok=True)  # of a run that ended before it had measured anything
             progress.run_began()
-            clear_leftovers(launcher, progress.note)
             store_job(job, out.job)
-            staged = stage(repository, out.work / "served" / "repository")
-            placed = place_beside(repository, staged) if job.url is None else ()
-            names = tuple(model.name for model in models)
-            machine = _machine(launcher, gpus)
-            yield RunContext(job, out, spec, machine, launcher, gpus, staged, progress, names, placed), models
-
-
-def _machine(launcher: Launcher, gpus: Gpus) -> Machine:
-    """The machine of the servers, with the GPUs that they can see."""
-    machine = launcher.machine
-    return machine if launcher.gpus is None else replace(machine, gpus=gpus.visible)
+            with (
+                slot_context(job, launcher, repository, out.work, progress.note) as here,
+                InProcessExecutor(here) as executor,
+            ):
+                yield RunContext(job, out, spec, executor, progress, names, here), models
 
 
 @contextmanager
@@ -186,11 +174,12 @@ def give_back(job: TuneJob, out: RunFolder, progress: Progress) -> None:
             _remote(job, out, progress).close()
 
 
-def _launcher(job: TuneJob, out: RunFolder, progress: Progress, models: Sequence[ModelFolder]) -> Launcher:
+def _launcher(
+    job: TuneJob, out: RunFolder, progress: Progress, repository: ModelRepository, models: tuple[str, ...]
+) -> Launcher:
     if job.url is not None:
         return _remote(job, out, progress)
-    launcher = choose_launcher(job, progress.note, progress.pulling, headers=job.header, models=models)
-    return ReloadLauncher(launcher) if job.isolation == "reload" else launcher
+    return launcher_of(job, repository, models, progress.note, progress.pulling)
 
 
 def _remote(job: TuneJob, out: RunFolder, progress: Progress) -> RemoteLauncher:
@@ -357,7 +346,7 @@ def identity_of(context: RunContext, model: ModelFolder) -> Identity:
         objective=job.objective,
         space=context.spec.model_dump_json(),
         requests=job.request_options(),
-        server=context.launcher.description,
+        server=context.description,
         machine=str(context.machine),
         driver=driver_version() if job.url is None else "",
         seed=job.seed,

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+from tuner.cluster.dispatcher import Dispatcher
+from tuner.cluster.executor import Executor
 from tuner.config.config import ModelConfig
 from tuner.config.patch import Patch
-from tuner.config.warmup import MOST_SHAPES, why_no_warm_up, with_warm_up
+from tuner.config.warmup import MOST_SHAPES, WarmUpShape, why_no_warm_up, with_warm_up
 from tuner.core.errors import ServerError, shortened
 from tuner.core.quantities import format_duration
 from tuner.jobs.progress import Progress
 from tuner.measure.session import Session
-from tuner.measure.trial import Limits, TrialContext, TrialResult, relaunch
+from tuner.measure.trial import TrialResult
+from tuner.measure.work import Limits, Loads, Outcome, TrialTerms, Work
 from tuner.recommend.warm_up import FirstAnswer, WarmUp, first_answer_is_slow, is_slow, pays
 from tuner.study.study import Study
 
@@ -30,9 +33,10 @@ def warm_up_takes_s(study: Study) -> float:
     return 2 * ((trial.launch_s or 0) + (trial.first_answer_s or 0) + _AROUND_S)
 
 
-def measure_warm_up(
+def measure_warm_up(  # noqa: PLR0917 (called at one place)
     study: Study,
-    context: TrialContext,
+    terms: TrialTerms,
+    executor: Executor,
     folder: Path,
     limits: Callable[[float], Limits],
     progress: Progress,
@@ -45,7 +49,8 @@ def measure_warm_up(
 
     Args:
         study: The study; the result is stored in it.
-        context: The context of the trials.
+        terms: The terms of the launches.
+        executor: Carries out the launches.
         folder: The folder for the logs of the servers.
         limits: Gives the limits of a launch for a deadline (`time.monotonic`).
         progress: Receives the phase and a note when servers are launched.
@@ -55,7 +60,7 @@ def measure_warm_up(
     if trial is None or (study.warm_up and study.warm_up.launches):
         return
     slow_s = trial.first_answer_s or 0
-    warm_up = WarmUp(trial=trial.number, searched_s=slow_s, batch_size=context.options.batch_size)
+    warm_up = WarmUp(trial=trial.number, searched_s=slow_s, batch_size=terms.options.batch_size)
     if reason := _why_not(trial):
         study.offer(_no(warm_up, reason))
     elif time.monotonic() + warm_up_takes_s(study) > until:
@@ -63,43 +68,65 @@ def measure_warm_up(
     else:
         progress.phase_began("warm-up")
         progress.note(f"measuring a warm-up: the first answer of trial {trial.number} took {format_duration(slow_s)}")
-        study.offer(_measured(warm_up, trial, context, folder, limits(until)))
+        launches = _Launches(terms, executor, folder, limits(until), progress.note)
+        study.offer(_measured(warm_up, trial, launches))
 
 
-def _measured(warm_up: WarmUp, trial: TrialResult, context: TrialContext, folder: Path, limits: Limits) -> WarmUp:
+@dataclass(frozen=True)
+class _Shapes:
+    """The shapes of the requests of a server; see `Examine`."""
+
+    def __call__(self, session: Session) -> tuple[WarmUpShape, ...]:
+        return session.request_shapes()[:MOST_SHAPES]
+
+
+@dataclass(frozen=True)
+class _Launches:
+    """Launches configs to time their first answers."""
+
+    terms: TrialTerms
+    executor: Executor
+    folder: Path
+    limits: Limits
+    note: Callable[[str], None]
+
+    def first_answer(self, patch: Patch, name: str) -> tuple[FirstAnswer, Outcome]:
+        """Launch a patch, and time its first answer.
+
+        Raises:
+            ServerError: the launch or the first answer failed.
+            TuningError: its hosts were lost.
+        """
+        dispatcher = Dispatcher[str](self.executor, self.note)
+        work = Work(self.terms, patch, Loads(()), self.limits, _Shapes())
+        outcome = dispatcher.carry_out(name, work, self.folder / name)
+        if outcome.failure:
+            raise outcome.failure.as_error()
+        return FirstAnswer(launch_s=outcome.launch_s or 0.0, answer_s=outcome.first_answer_s or 0.0), outcome
+
+
+def _measured(warm_up: WarmUp, trial: TrialResult, launches: _Launches) -> WarmUp:
     own = ModelConfig.parse(trial.deployable_config, "the best config")
     launched: dict[str, FirstAnswer] = {}
     try:
-        with _launched(context, trial.patch, folder / "without", limits) as (session, without):
-            launched["without"] = without
-            shapes, effective = session.request_shapes()[:MOST_SHAPES], session.effective
+        without, outcome = launches.first_answer(trial.patch, "without")
+        launched["without"] = without
         if not is_slow(without.answer_s, trial):
             return _no(warm_up, f"in another launch, it took {format_duration(without.answer_s)}", launched)
-        config = with_warm_up(own, effective, shapes, batch_size=warm_up.batch_size)
-        patch = trial.patch.with_config(config.text)
-        with _launched(context, patch, folder / "with", limits) as (_, warmed):
-            launched["warmed"] = warmed
+        effective = ModelConfig.parse(outcome.effective_config or "", "the effective config").proto
+        config = with_warm_up(own, effective, outcome.examined, batch_size=warm_up.batch_size)
+        warmed, _ = launches.first_answer(trial.patch.with_config(config.text), "with")
+        launched["warmed"] = warmed
     except ServerError as error:
         which = "with" if launched else "without"
         return _no(warm_up, f"a launch {which} one failed: {shortened(str(error))}", launched)
     if not pays(without, warmed):
         return _no(warm_up, f"with one, it still took {format_duration(warmed.answer_s)}", launched)
-    return warm_up.model_copy(update={"shapes": shapes, **launched})
+    return warm_up.model_copy(update={"shapes": outcome.examined, **launched})
 
 
 def _no(warm_up: WarmUp, reason: str, launched: Mapping[str, FirstAnswer] = MappingProxyType({})) -> WarmUp:
     return warm_up.model_copy(update={"reason": reason, **launched})
-
-
-@contextmanager
-def _launched(
-    context: TrialContext, patch: Patch, folder: Path, limits: Limits
-) -> Iterator[tuple[Session, FirstAnswer]]:
-    folder.mkdir(parents=True, exist_ok=True)
-    began = time.monotonic()
-    with relaunch(context, patch, folder, limits=limits) as session:
-        launch_s = max(0.0, time.monotonic() - began - session.first_answer_s)
-        yield session, FirstAnswer(launch_s=launch_s, answer_s=session.first_answer_s)
 
 
 def _slow(study: Study) -> TrialResult | None:

@@ -36,6 +36,7 @@ class TrialResult(Record):
         host: The host that measured it; empty: the machine of the run, or an early version.
         after: Numbers of the trials that were finished when it was proposed; None: an early version.
         beside: Numbers of the trials that were under way then.
+        elapsed_s: Seconds of the run since the trial before it was stored, where several run at a time; None: `wall_s`.
     """
 
     number: int
@@ -54,6 +55,7 @@ class TrialResult(Record):
     host: str = ""
     after: tuple[int, ...] | None = None
     beside: tuple[int, ...] = ()
+    elapsed_s: float | None = None
 
     @classmethod
     def of(cls, candidate: Candidate, number: int, outcome: Outcome) -> Self:

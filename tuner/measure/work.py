@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tritonclient.grpc import model_config_pb2
+from typing_extensions import Self
 
 from tuner.config.config import ModelConfig
 from tuner.config.instances import instance_count
@@ -64,6 +65,15 @@ class Failure(Record):
     cause: Cause
     message: str
     last_words: str = ""
+
+    @classmethod
+    def of(cls, error: ServerError) -> Self:
+        """The failure that an error tells of."""
+        return cls(cause=error.cause, message=str(error), last_words=error.last_words)
+
+    def as_error(self) -> ServerError:
+        """The error that it was made of."""
+        return ServerError(self.message, cause=self.cause, last_words=self.last_words)
 
 
 @dataclass(frozen=True)
@@ -132,13 +142,11 @@ class Limits:
 
 
 class LoadPlan(Protocol):
-    """The loads of a piece of work. It can be pickled.
+    """The loads of a piece of work. It can be pickled."""
 
-    Attributes:
-        is_cut: Whether `Limits.total_s` ends it, even within a level.
-    """
-
-    is_cut: bool
+    @property
+    def is_cut(self) -> bool:
+        """Whether `Limits.total_s` ends it, even within a level."""
 
     def plan(self, terms: TrialTerms, effective: model_config_pb2.ModelConfig, until: float) -> Plan[Any, Any]:
         """The loads, chosen from the points so far.
@@ -191,7 +199,7 @@ class Loads:
     def plan(self, terms: TrialTerms, effective: model_config_pb2.ModelConfig, until: float) -> Plan[Any, Any]:
         """See `LoadPlan`."""
         del terms, effective, until
-        for load in self.loads:
+        for load in self.loads:  # noqa: UP028 (a tuple receives no points)
             yield load
 
 
@@ -270,6 +278,20 @@ class TrialProgress(Protocol):
         """A load level was measured."""
 
 
+class _Unheard:
+    """Receives the progress of work that nobody follows."""
+
+    def level_began(self, load: Load) -> None:
+        """See `TrialProgress`."""
+
+    def point_measured(self, point: OperatingPoint) -> None:
+        """See `TrialProgress`."""
+
+
+UNHEARD: TrialProgress = _Unheard()
+"""For work that nobody follows."""
+
+
 def carry_out(work: Work, context: TrialContext, folder: Path, progress: TrialProgress) -> Outcome:
     """Launch a patch, examine the server, measure it under the loads, stop it.
 
@@ -296,7 +318,7 @@ def carry_out(work: Work, context: TrialContext, folder: Path, progress: TrialPr
             with _faults_are_its_own(candidate=not work.is_baseline):
                 _measure(work, context, server, gpus, attempt, progress)
     except ServerError as error:
-        failure = Failure(cause=error.cause, message=str(error), last_words=error.last_words)
+        failure = Failure.of(error)
         write_atomically(folder / FAILURE, f"{failure.cause.value}: {failure.message}\n\n{failure.last_words}")
     return Outcome(
         points=tuple(attempt.points),
@@ -396,9 +418,7 @@ def _stage(context: TrialContext, patch: Patch) -> Path | None:
     return context.caches
 
 
-def _session(
-    work: Work, context: TrialContext, server: Server, gpus: GpuWatch
-) -> AbstractContextManager[Session]:
+def _session(work: Work, context: TrialContext, server: Server, gpus: GpuWatch) -> AbstractContextManager[Session]:
     terms, limits = work.terms, work.limits
 
     def remedy(error: ServerError) -> None:

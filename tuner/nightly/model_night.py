@@ -11,6 +11,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from tuner.cluster.dispatcher import Dispatcher
 from tuner.config.deploy import finish_replacing
 from tuner.config.diff import patch_diff
 from tuner.config.patch import Patch
@@ -22,13 +23,13 @@ from tuner.core.interrupts import put_off
 from tuner.core.json_text import finite
 from tuner.core.loads import Concurrency, SteadyLoad
 from tuner.jobs.event_progress import EventProgress
-from tuner.jobs.model_tuning import RunContext, trial_context_of
+from tuner.jobs.model_tuning import RunContext, trial_terms_of
 from tuner.jobs.progress import ModelOutcome, Progress, Progresses
 from tuner.jobs.tuning import identity_of, reported, run_context, tune_model
 from tuner.measure.points import OperatingPoint
 from tuner.measure.quality_warnings import QualityCheck
 from tuner.measure.rules import LevelRules
-from tuner.measure.trial import Limits, relaunch
+from tuner.measure.work import Limits, Loads, Work
 from tuner.nightly.actions import Improvement, act, improved, is_deployed, withdraw
 from tuner.nightly.compare import ComparisonTerms, compare, launch_deployed, load_within
 from tuner.nightly.comparison import Comparison, PairedLaunch
@@ -369,10 +370,11 @@ class Launches:
 
     def __init__(self, context: RunContext, model: ModelFolder, folder: Path) -> None:
         self._deployed, self._candidate = (
-            trial_context_of(context, model.name, rules)
+            trial_terms_of(context, model.name, rules)
             for rules in ((_RULES, _CANDIDATE_RULES) if context.job.rate is None else (_CANDIDATE_RULES,) * 2)
         )
         self._folder = folder
+        self._dispatcher = Dispatcher[str](context.executor, context.progress.note)
         self.deployed = originals_of(context.spec, model, context.job).with_config(
             model.config.text if model.config else ""
         )
@@ -390,7 +392,10 @@ class Launches:
         Raises:
             ServerError: the server failed.
         """
-        limits = Limits(launch_s=self._launch_s, first_answer_s=deadlines.FIRST_ANSWER_S, until=time.monotonic())
-        trial_context = self._candidate if candidate else self._deployed
-        with relaunch(trial_context, patch, self._folder / name, limits=limits, candidate=candidate) as session:
-            return PairedLaunch(points=tuple(session.measure(load) for load in loads))
+        limits = Limits(launch_s=self._launch_s, first_answer_s=deadlines.FIRST_ANSWER_S, total_s=0.0)
+        terms = self._candidate if candidate else self._deployed
+        work = Work(terms, patch, Loads(tuple(loads)), limits, is_baseline=not candidate)
+        outcome = self._dispatcher.carry_out(name, work, self._folder / name)
+        if outcome.failure:
+            raise outcome.failure.as_error()
+        return PairedLaunch(points=outcome.points)

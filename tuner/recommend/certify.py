@@ -15,12 +15,16 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+
+from tritonclient.grpc import model_config_pb2
 
 from tuner.core.loads import RequestRate
 from tuner.core.slo import SLO
 from tuner.measure.highest_rate import rounded
 from tuner.measure.plan import Plan
 from tuner.measure.points import OperatingPoint, rounds_together
+from tuner.measure.work import TrialTerms
 from tuner.stats.slo_verdict import SLOTest, Verdict
 
 LEVELS = 6
@@ -32,6 +36,25 @@ _START, _HIGHEST, _STEP_DOWN = 0.9, 1.1, 0.8
 _CLOSE = 1.03
 # The most times that a rate is offered while its test is open.
 _REPEATS = 10
+
+
+@dataclass(frozen=True)
+class Certification:
+    """The loads of a certification, for a piece of work; see `LoadPlan`.
+
+    Attributes:
+        requests_per_s: The server's throughput in a closed loop, in requests/s.
+    """
+
+    requests_per_s: float
+    is_cut: bool = False
+
+    def plan(
+        self, terms: TrialTerms, effective: model_config_pb2.ModelConfig, until: float
+    ) -> Plan[RequestRate, OperatingPoint | None]:
+        """See `LoadPlan`; the result is that of `certify`."""
+        del effective
+        return certify(self.requests_per_s, slo=terms.slo, until=until)
 
 
 def certify(

@@ -8,7 +8,7 @@ from tuner.config.completion import fingerprint, served_fingerprint
 from tuner.config.config import ModelConfig
 from tuner.core.errors import Cause
 from tuner.measure.trial import TrialResult
-from tuner.search.samplers import ALL_SEEN, NoMore, Sampler
+from tuner.search.samplers import ALL_SEEN, NoMore, Pending, Sampler
 from tuner.space.candidate import Assignment, Candidate
 from tuner.space.space import SearchSpace
 from tuner.study.study import Study
@@ -31,13 +31,16 @@ class Proposals:
         self._sampler = sampler
         self.skipped: list[Assignment] = []
 
-    def next(self) -> Assignment | NoMore:
+    def next(self, pending: Sequence[Pending] = ()) -> Assignment | NoMore:
         """The next candidate's assignment, or why there is none.
 
         A value that the server may not have is launched alone before it is combined with others.
+
+        Args:
+            pending: The trials that are under way.
         """
         launched = (self._space.recall(trial.parameters) for trial in self._study.trials)
-        seen = [*launched, *self.skipped]
+        seen = [*launched, *(each.assignment for each in pending), *self.skipped]
         proposed = self._sampler.propose(self._study, seen)
         if isinstance(proposed, NoMore):
             return ALL_SEEN_OR_SKIPPED if proposed == ALL_SEEN and self.skipped else proposed
@@ -64,6 +67,12 @@ class ServedConfigs:
                 for key in (fingerprint(launched), served_fingerprint(effective, launched)):
                     self._numbers.setdefault(key + trial.others.beyond_config, trial.number)
         self._read = len(trials)
+
+    def frozen(self) -> ServedConfigs:
+        """A copy for work that is carried out elsewhere, or later."""
+        copy = ServedConfigs()
+        copy._numbers, copy._read = dict(self._numbers), self._read
+        return copy
 
     def same_as(self, candidate: Candidate, effective: ModelConfig | None = None) -> int | None:
         """The number of the trial with the same effective config; None when there is none.

@@ -37,6 +37,19 @@ class NoMore:
 ALL_SEEN = NoMore("every candidate has been measured")
 
 
+@dataclass(frozen=True)
+class Pending:
+    """A trial that is under way.
+
+    Attributes:
+        number: Its number.
+        assignment: Its assignment.
+    """
+
+    number: int
+    assignment: Assignment
+
+
 class TrialHistory(Protocol):
     """The trials so far, in order."""
 

@@ -348,12 +348,20 @@ class Study:
 
     @property
     def took_s(self) -> float:
-        """Duration of the finished trials and of verifying and certifying, in seconds."""
-        return self.spent_s + float(self._attributes.get(_VERIFYING_S, 0.0))
+        """Seconds that the search, verifying and certifying took."""
+        return self._searched_s + self._verifying_s
 
     def add_verifying_s(self, seconds: float) -> None:
         """Add to the stored duration of verifying and certifying."""
-        self._set(_VERIFYING_S, self.took_s - self.spent_s + seconds)
+        self._set(_VERIFYING_S, self._verifying_s + seconds)
+
+    @property
+    def _searched_s(self) -> float:
+        return sum(trial.wall_s if trial.elapsed_s is None else trial.elapsed_s for trial in self._trials)
+
+    @property
+    def _verifying_s(self) -> float:
+        return float(self._attributes.get(_VERIFYING_S, 0.0))
 
     @property
     def hypervolumes(self) -> tuple[float, ...]:

@@ -1,0 +1,212 @@
+"""Gives work to free slots, waits for outcomes, and repeats work once whose host was lost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection
+from concurrent.futures import FIRST_COMPLETED, Future
+from concurrent.futures import wait as first_of
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from tuner.cluster.executor import Executor
+from tuner.cluster.slots import Host, Slot
+from tuner.core.errors import HostLostError, TuningError
+from tuner.measure.work import UNHEARD, Outcome, TrialProgress, Work
+
+# Seconds that a run waits for a host while it has none.
+_WITHOUT_HOSTS_S = 60.0
+# Seconds between looks at the hosts while nothing else happens.
+_LOOK_S = 1.0
+
+_Key = TypeVar("_Key")
+
+
+@dataclass(frozen=True)
+class Piece(Generic[_Key]):
+    """A piece of work under way.
+
+    Attributes:
+        key: What its caller knows it by.
+        work: The work.
+        slot: Where it is carried out.
+        folder: The folder for its files.
+        progress: Called with each load level.
+        host_class: The class of hosts that may carry it out.
+        lost: Why its first host was lost; empty: it was not.
+    """
+
+    key: _Key
+    work: Work
+    slot: Slot
+    folder: Path
+    progress: TrialProgress
+    host_class: str
+    lost: str = ""
+
+
+@dataclass(frozen=True)
+class Finished(Generic[_Key]):
+    """A piece of work that has ended.
+
+    Attributes:
+        piece: The piece.
+        outcome: Its outcome; None: its hosts were lost twice.
+    """
+
+    piece: Piece[_Key]
+    outcome: Outcome | None
+
+
+class Dispatcher(Generic[_Key]):
+    """Gives work to the slots of an executor.
+
+    Args:
+        executor: The executor.
+        note: Takes messages about lost hosts.
+        now: The clock, in seconds.
+        sleep: Waits for some seconds.
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        note: Callable[[str], None],
+        *,
+        now: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._executor = executor
+        self._note = note
+        self._now = now
+        self._sleep = sleep
+        self._under_way: dict[Future[Outcome], Piece[_Key]] = {}
+        self._again: list[Piece[_Key]] = []
+        self._alone_since: float | None = None
+
+    @property
+    def hosts(self) -> tuple[Host, ...]:
+        """The hosts of the executor, the reference first."""
+        return self._executor.hosts
+
+    @property
+    def under_way(self) -> tuple[_Key, ...]:
+        """The keys of the pieces that have not ended, in order of their start."""
+        return tuple(piece.key for piece in (*self._under_way.values(), *self._again))
+
+    def free(self) -> tuple[Slot, ...]:
+        """The slots without work, but for those that lost work waits for."""
+        busy = {piece.slot.name for piece in self._under_way.values()}
+        slots = tuple(slot for slot in self._executor.slots if slot.name not in busy)
+        return slots if not self._again else ()
+
+    def start(
+        self, key: _Key, work: Work, slot: Slot, folder: Path, progress: TrialProgress, *, host_class: str = ""
+    ) -> None:
+        """Carry out a piece of work on a free slot.
+
+        Args:
+            key: What the caller knows it by.
+            work: The work.
+            slot: One of `free()`.
+            folder: The folder for its files.
+            progress: Called with each load level.
+            host_class: The class of hosts that may carry it out if this one is lost.
+        """
+        self._submit(Piece(key, work, slot, folder, progress, host_class))
+
+    def wait(self) -> Finished[_Key] | None:
+        """Wait until a piece ends, or a slot joins. Without work and slots, wait for a slot.
+
+        Returns:
+            The piece; None: there is another slot.
+
+        Raises:
+            UsageError, TuningError: as `carry_out`; or no host is left.
+        """
+        known = {slot.name for slot in self._executor.slots}
+        while True:
+            self._place_again()
+            done = self._done_soon()
+            for future in [each for each in self._under_way if each in done]:
+                piece = self._under_way.pop(future)
+                try:
+                    outcome = future.result()
+                except HostLostError as lost:
+                    if piece.lost:
+                        self._note(f"{lost}; its work was lost a second time, and is dropped")
+                        return Finished(piece, None)
+                    self._note(f"{lost}; its work is done again on another host")
+                    self._again.append(replace(piece, lost=str(lost)))
+                else:
+                    return Finished(piece, replace(outcome, host=piece.slot.host))
+            self._check_hosts()
+            if not self._again and {slot.name for slot in self.free()} - known:
+                return None
+
+    def outcome(self) -> Finished[_Key]:
+        """Wait until a piece ends; there must be one under way.
+
+        Raises:
+            UsageError, TuningError: see `wait`.
+        """
+        while (finished := self.wait()) is None:
+            pass
+        return finished
+
+    def carry_out(self, key: _Key, work: Work, folder: Path, progress: TrialProgress = UNHEARD) -> Outcome:
+        """Carry out one piece of work, while no other is under way.
+
+        Raises:
+            UsageError, TuningError: see `wait`; or its hosts were lost twice.
+        """
+        while not (free := self.free()):
+            self.wait()
+        self.start(key, work, free[0], folder, progress)
+        if (outcome := self.outcome().outcome) is None:
+            raise TuningError(f"model {work.terms.model!r}: the hosts of a launch were lost twice")
+        return outcome
+
+    def _done_soon(self) -> Collection[Future[Outcome]]:
+        """The pieces that have ended within the next look."""
+        if self._under_way:
+            return first_of(self._under_way, timeout=_LOOK_S, return_when=FIRST_COMPLETED).done
+        self._sleep(_LOOK_S)
+        return ()
+
+    def _submit(self, piece: Piece[_Key]) -> None:
+        future = self._executor.submit(piece.work, piece.slot, piece.folder, piece.progress)
+        self._under_way[future] = piece
+
+    def _place_again(self) -> None:
+        """Give lost work to free slots of its class, on another host if there is one."""
+        busy = {piece.slot.name for piece in self._under_way.values()}
+        for piece in list(self._again):
+            classes = {host.name: host.host_class for host in self._executor.hosts}
+            fitting = [
+                slot
+                for slot in self._executor.slots
+                if slot.name not in busy and classes.get(slot.host, "") == piece.host_class
+            ]
+            if not fitting:
+                continue
+            slot = min(fitting, key=lambda each: each.host == piece.slot.host)
+            busy.add(slot.name)
+            self._again.remove(piece)
+            self._submit(replace(piece, slot=slot))
+
+    def _check_hosts(self) -> None:
+        """End the run when it has had no host for a while.
+
+        Raises:
+            TuningError: there is none.
+        """
+        if self._under_way or self._executor.slots:
+            self._alone_since = None
+            return
+        now = self._now()
+        self._alone_since = self._alone_since or now
+        if now - self._alone_since >= _WITHOUT_HOSTS_S:
+            reason = next((piece.lost for piece in self._again), "")
+            raise TuningError(f"no host is left to go on with{f': {reason}' if reason else ''}")
