@@ -44,6 +44,8 @@ MODELS = {
 }
 SIMULATED = ("law",)
 """Models without a repository: `law.py` makes their grids."""
+AGAIN = "ort-2"
+"""The second recording of the grid `ort`."""
 _TIMES = ("queue_ms", "compute_input_ms", "compute_infer_ms", "compute_output_ms")
 _BATCHING: dict[str, Any] = {
     "dynamic_batching": {"ladder": ["off", "on"]},
@@ -187,14 +189,15 @@ class Grid:
         first = first.model_copy(update={name: content[name] for name in ("config", "effective_config")})
         return cls(content["model"], content["machine"], (first, *others), off, spec, machine)
 
-    def pooled(self, alike: Callable[[Assignment, float], Hashable]) -> Grid:
+    def pooled(self, alike: Callable[[Assignment, float], Hashable], *passes: Grid) -> Grid:
         """The grid with the medians of points that differ by chance only: those for which `alike` is equal.
 
         Args:
             alike: Takes an assignment and a load.
+            passes: Further recordings of the same grid, whose points count as well.
         """
         groups: dict[Hashable, list[OperatingPoint]] = {}
-        for trial in self.trials:
+        for trial in (trial for grid in (self, *passes) for trial in grid.trials):
             for point in trial.curve:
                 groups.setdefault(alike(trial.parameters, point.load.level), []).append(point)
         medians = {key: _median(points) for key, points in groups.items()}
@@ -221,9 +224,11 @@ def space_of(spec: SpaceSpec, base: ModelConfig, effective: ModelConfig, machine
 def alike_in_ort(assignment: Assignment, load: float) -> Hashable:
     """What matters of a candidate of `ort` under a load.
 
-    Batches are no larger than the load. Graph levels differ by 3 % in the mean of 192 pairs. On two cores, two threads
-    only differ from the default by their affinity, which matters for threads that spin. Without spinning, they differ
-    by 1 % in the mean of 96 pairs. Single pairs differ by 20 %.
+    Batches are no larger than the load. Graph levels differ by 4 % in the mean of 192 pairs. On two cores, two threads
+    only differ from the default by their affinity, which matters for threads that spin. Single pairs differ by 30 %.
+
+    This rule was made after the first recording. By the second one, such candidates differ by chance only: who was
+    quicker than the others in the first is not so in the second (`agreement`).
     """
     left = {name: value for name, value in assignment.items() if name != "graph_level"}
     size = left.get("max_batch_size")
@@ -232,6 +237,21 @@ def alike_in_ort(assignment: Assignment, load: float) -> Hashable:
     if left["spinning"] == "0" and left["intra_op_thread_count"] == "2":
         left["intra_op_thread_count"] = "off"
     return load, key_of(left)
+
+
+def agreement(one: Grid, other: Grid, alike: Callable[[Assignment, float], Hashable]) -> tuple[float, float]:
+    """Whether two recordings agree on how alike candidates differ: correlations of throughput and of p99.
+
+    1: all differences are real; 0: they differ by chance only. Differences are those from the mean of all alike ones.
+    """
+    groups: dict[Hashable, list[list[NDArray[np.float64]]]] = {}
+    for trial in one.trials:
+        for points in zip(trial.curve, other.by_assignment[key_of(trial.parameters)].curve, strict=True):
+            both = [np.log([each.throughput.value, each.latency_ms["p99"].value]) for each in points]
+            groups.setdefault(alike(trial.parameters, points[0].load.level), []).append(both)
+    apart = np.concatenate([each - np.mean(each, axis=0) for each in map(np.array, groups.values())])
+    throughput, latency = (np.corrcoef(apart[..., column].T)[0, 1] for column in (0, 1))
+    return float(throughput), float(latency)
 
 
 def _stored(point: OperatingPoint) -> list[Any]:

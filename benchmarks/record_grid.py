@@ -8,10 +8,11 @@ the machine was. Passes stay in `--keep`, and those that are there are not made 
     python benchmarks/record_grid.py [--model mlp]... [--passes 3] [--highest 256] [--seconds 1.2] [--keep FOLDER]
 
 The space of `ort` has 576 candidates. About half an hour is enough for one pass with short levels, each at four times
-the load of the one before. It needs `onnx` and `onnxruntime` beside tritontune's extra `server`:
+the load of the one before. Its two passes are written as they are, each to a grid of its own. It needs `onnx` and
+`onnxruntime` beside tritontune's extra `server`:
 
     pip install onnx onnxruntime
-    python benchmarks/record_grid.py --model ort --passes 1 --seconds 0.35 --highest 64 --step 4 --keep FOLDER
+    python benchmarks/record_grid.py --model ort --passes 2 --seconds 0.35 --highest 64 --step 4 --keep FOLDER
 
 `--candidates 10` tries it out: it records so many candidates, says how long they took, and writes no grid. With
 `--keep`, a recording that is stopped goes on where it was.
@@ -29,7 +30,7 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from grid import ANY_MACHINE, GRIDS, MODELS, SPACE, SPACES, Grid, recorded, space_of
+from grid import AGAIN, ANY_MACHINE, GRIDS, MODELS, SPACE, SPACES, Grid, recorded, space_of
 from rich.progress import track
 
 from tuner.config.config import ModelConfig
@@ -86,7 +87,7 @@ def main() -> None:
     """Record, and say where."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", action="append", choices=MODELS, default=None)
-    parser.add_argument("--passes", type=int, default=3, help="an odd number")
+    parser.add_argument("--passes", type=int, default=3, help="an odd number; 2 of ort")
     parser.add_argument("--highest", type=int, default=256)
     parser.add_argument("--step", type=int, default=2, help="of the load from level to level, as a factor")
     parser.add_argument("--seconds", type=float, default=1.2, help="of each load; less tells no speed of the machine")
@@ -109,7 +110,11 @@ def main() -> None:
                     grid.write(recorded(model, folder))
         for model in [] if asked.candidates is not None else asked.model or MODELS:
             passes = [Grid.read(recorded(model, keep / f"pass-{number}")) for number in range(asked.passes)]
-            Grid.median(passes).write(recorded(model))
+            if model == "ort":
+                for name, each in zip((model, AGAIN), passes, strict=True):
+                    each.write(recorded(name))
+            else:
+                Grid.median(passes).write(recorded(model))
 
 
 def record(model: str, recording: Recording, seed: int, folder: Path) -> Grid:

@@ -6,11 +6,11 @@ from collections.abc import Hashable
 from pathlib import Path
 
 import pytest
-from grid import LAW_SPACE, Grid, alike_in_ort, recorded
+from grid import AGAIN, LAW_SPACE, Grid, agreement, alike_in_ort, recorded
 from law import LOADS, Law, operating_point
 
 from tuner.search.scheduling_map import SchedulingMap
-from tuner.space.candidate import Assignment
+from tuner.space.candidate import Assignment, key_of
 
 pytestmark = pytest.mark.slow
 
@@ -78,6 +78,34 @@ def test_pooled_candidates_that_cannot_differ_are_alike() -> None:
         assert len(set(medians)) == 1
         assert len(set(measured)) > 1
         assert min(measured) <= medians[0] <= max(measured)
+
+
+def test_two_recordings_agree_on_all_that_is_not_pooled() -> None:
+    passes = Grid.of("ort"), Grid.of(AGAIN)
+
+    def same_load(_assignment: Assignment, load: float) -> Hashable:
+        return load
+
+    def same_but_spinning(assignment: Assignment, load: float) -> Hashable:
+        return load, key_of({name: value for name, value in assignment.items() if name != "spinning"})
+
+    assert all(abs(each) < 0.1 for each in agreement(*passes, alike_in_ort))
+    assert all(each > 0.8 for each in agreement(*passes, same_load))
+    assert all(each > 0.5 for each in agreement(*passes, same_but_spinning))
+
+
+def test_points_of_all_recordings_are_pooled() -> None:
+    one, other = Grid.of("ort"), Grid.of(AGAIN)
+    once, twice = one.pooled(alike_in_ort), one.pooled(alike_in_ort, other)
+    assert [each.parameters for each in twice.trials] == [each.parameters for each in one.trials]
+    ratios = [
+        t.curve[0].throughput.value / o.curve[0].throughput.value
+        for o, t in zip(once.trials, twice.trials, strict=True)
+    ]
+    assert max(ratios) > 1 > min(ratios)
+    assert [t.curve[0].throughput.value for t in twice.pooled(alike_in_ort, twice).trials] == [
+        t.curve[0].throughput.value for t in twice.trials
+    ]
 
 
 def test_a_load_cannot_fill_larger_batches() -> None:
