@@ -89,6 +89,7 @@ _CASES: list[tuple[type[Numbered], dict[str, Any], str]] = [
         {**_ENDED, "points": (_SLOWER, _POINT)},
         "trial 3: count 2: up to 400 inferences/s, p99 20 ms at concurrency 8 (6s)",
     ),
+    (TrialEnded, {**_ENDED, "host": "w2"}, "trial 3 on w2: count 2: no operating point (6s)"),
     (TrialEnded, _ENDED, "trial 3: count 2: no operating point (6s)"),
     (TrialEnded, {**_ENDED, "failure": "gone", "cause": "crashed"}, "trial 3: count 2: crashed: gone (6s)"),
     (

@@ -10,7 +10,7 @@ from tuner.core.errors import shortened
 from tuner.core.quantities import format_ms, format_number
 from tuner.core.record import Interval
 from tuner.jobs.event_words import EventWords
-from tuner.jobs.events import BestChanged, Event, PhaseBegan, PointVerified, StateChanged, TrialBegan
+from tuner.jobs.events import BestChanged, Event, PhaseBegan, PointVerified, SlotChanged, StateChanged, TrialBegan
 
 
 class EventLines:
@@ -18,21 +18,24 @@ class EventLines:
 
     Args:
         job: Number of the job.
+
+    Attributes:
+        words: Has seen all events so far.
     """
 
     def __init__(self, job: int) -> None:
+        self.words = EventWords()
         self._job = job
-        self._words = EventWords()
         self._best = ""
 
     def of(self, event: Event) -> str:
         """The line of an event; empty: it has none."""
-        line = self._words.line(event)
+        line = self.words.line(event)
         match event:
             case StateChanged():
                 return state_in_words(self._job, event.state, event.reason)
             # The line of a trial's end tells of it and of its phase, and a note of a relaunch.
-            case TrialBegan() | PointVerified():
+            case TrialBegan() | PointVerified() | SlotChanged():
                 return ""
             case PhaseBegan() if event.phase in {"baseline", "search"}:
                 return ""

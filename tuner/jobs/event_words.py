@@ -68,13 +68,14 @@ class EventWords:
                 self._percentiles[event.model] = event.percentile
                 return _model(event)
             case PointMeasured() if event.trial is None:
-                return self._point(event.model, event.point)
+                return self.point(event.model, event.point)
             case PointVerified() if event.point is not None:
                 times = f"{event.rounds} launch{'es' * (event.rounds > 1)}"
-                return f"trial {event.trial} relaunched: {self._point(event.model, event.point)}, {times}"
+                return f"trial {event.trial} relaunched: {self.point(event.model, event.point)}, {times}"
             case TrialEnded():
                 outcome = self._outcome(event)
-                return f"trial {event.trial}: {event.candidate}: {outcome} ({format_duration(event.wall_s)})"
+                on = f" on {event.host}" if event.host else ""
+                return f"trial {event.trial}{on}: {event.candidate}: {outcome} ({format_duration(event.wall_s)})"
             case _:
                 return ""
 
@@ -84,9 +85,10 @@ class EventWords:
         if not event.points:
             return "no operating point"
         highest = max(event.points, key=lambda point: point["throughput"]["value"] or 0.0)
-        return f"up to {self._point(event.model, highest)}"
+        return f"up to {self.point(event.model, highest)}"
 
-    def _point(self, model: str, point: Mapping[str, Any]) -> str:
+    def point(self, model: str, point: Mapping[str, Any]) -> str:
+        """An operating point of a model in words."""
         percentile = self._percentiles.get(model, "p99")
         throughput, latency_ms = point["throughput"]["value"], point["latency_ms"][percentile]["value"]
         if throughput is None or latency_ms is None:

@@ -66,6 +66,10 @@ class SlotLines:
             if slot.rpartition("/")[0] == host:
                 self.end(slot)
 
+    def clear(self) -> None:
+        """No slot has anything to do."""
+        self._busy = {}
+
     def lines(self, most: int) -> list[Text]:
         """The lines, in order of slots, one of which may stand for those that do not fit into `most`."""
         busy = sorted(self._busy.values(), key=lambda each: _natural(each.slot))
