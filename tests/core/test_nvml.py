@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterator
 
 import pynvml
@@ -156,3 +157,28 @@ def test_it_is_open_as_long_as_anybody_needs_it(library: StandInLibrary) -> None
             pass
         assert nvml.all_gpus()[0].read().temperature_c == 61
     assert library.opened == 0
+
+
+def test_the_cores_near_a_gpu() -> None:
+    instance = mig_instance(1)
+    with (
+        installed(StandInLibrary(StandInGpu(cores=(0, 63, 64, 130)), StandInGpu(mig=[instance], cores=(5,)))),
+        nvml.opened(),
+    ):
+        first, second = nvml.all_gpus()
+        assert first.nearest_cores() == {0, 63, 64, 130}
+        assert [part.nearest_cores() for part in second.mig_instances() or ()] == [{5}]
+
+
+def test_a_driver_that_does_not_tell_the_cores_near_a_gpu() -> None:
+    refused = StandInGpu(refusals={"nvmlDeviceGetCpuAffinity": pynvml.NVML_ERROR_NOT_SUPPORTED})
+    with installed(StandInLibrary(refused)), nvml.opened():
+        assert nvml.all_gpus()[0].nearest_cores() == frozenset()
+
+
+def test_a_gpu_travels_without_its_handles() -> None:
+    with installed(StandInLibrary(StandInGpu(mig=[mig_instance(1)]))), nvml.opened():
+        (gpu,) = nvml.all_gpus()
+        (instance,) = gpu.mig_instances() or ()
+        copies = pickle.loads(pickle.dumps((gpu, instance)))  # noqa: S301 (our own)
+        assert copies == (gpu, instance)

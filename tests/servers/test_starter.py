@@ -87,3 +87,20 @@ def test_one_that_cannot_be_started_holds_nothing(tmp_path: Path, monkeypatch: p
     with start_process(_SLEEP, {}, tmp_path / "log") as process:
         assert process.poll() is None
         process.kill()
+
+
+def test_a_program_is_pinned_to_other_cores_than_its_starter(tmp_path: Path) -> None:
+    # As the load generator, which starts the server, has cores of its own.
+    script = """
+import os, pathlib, sys
+from tuner.servers.starter import start_process
+cores = sorted(os.sched_getaffinity(0))
+os.sched_setaffinity(0, cores[:1])
+ask = [sys.executable, "-c", "import os; print(sorted(os.sched_getaffinity(0)))"]
+log = pathlib.Path(sys.argv[1])
+start_process(ask, {}, log, "", cores[-1:]).wait(10)
+start_process(ask, {}, log.with_name("own")).wait(10)
+print(cores[-1:], cores[:1], sep="\\n")
+"""
+    expected = _python(script, str(tmp_path / "log")).stdout
+    assert (tmp_path / "log").read_text() + (tmp_path / "own").read_text() == expected

@@ -32,6 +32,7 @@ class StandInGpu:
         power_w: Drawn at every moment.
         reasons: Bits of the clocks' event reasons.
         processes: Those that compute on it: pid, and bytes or None.
+        cores: Those near it.
         mig: Its instances by place, where MIG is on; a place may be empty.
         refusals: Error codes by the name of a call, as `nvmlDeviceGetPowerUsage`.
     """
@@ -47,6 +48,7 @@ class StandInGpu:
     clocks: tuple[int, int] = (1755, 2619)
     reasons: int = 0
     processes: list[tuple[int, int | None]] = field(default_factory=list)
+    cores: tuple[int, ...] = ()
     mig: list[StandInGpu | None] | None = None
     refusals: dict[str, int] = field(default_factory=dict)
 
@@ -225,6 +227,10 @@ class StandInLibrary:
             nobody_knows = pynvml.NVML_VALUE_NOT_AVAILABLE_ulonglong.value
             found[place].usedGpuMemory = nobody_knows if used is None else used
         return None
+
+    def _nvmlDeviceGetCpuAffinity(self, gpu: StandInGpu, _size: Any, words: Any) -> None:
+        for core in gpu.cores:
+            words._obj[core // 64] |= 1 << core % 64
 
     def _nvmlSystemGetDriverVersion(self, text: Any, _length: Any) -> None:
         text.value = b"560.35.03"

@@ -20,6 +20,7 @@ from tuner.options.tune_job import TuneJob
 from tuner.servers.callees import Callees
 from tuner.servers.choose_launcher import choose_launcher, clear_leftovers
 from tuner.servers.docker.pull import SeePull
+from tuner.servers.pins import NO_PINS, Pins
 from tuner.servers.protocols import Launcher
 from tuner.servers.reload import ReloadLauncher
 from tuner.servers.work_folder import remove_abandoned_work, work_folder
@@ -122,7 +123,13 @@ def slot_context(
 
 
 def launcher_of(
-    job: TuneJob, repository: ModelRepository, models: tuple[str, ...], note: Callable[[str], None], see_pull: SeePull
+    job: TuneJob,
+    repository: ModelRepository,
+    models: tuple[str, ...],
+    note: Callable[[str], None],
+    see_pull: SeePull,
+    *,
+    pins: Pins = NO_PINS,
 ) -> Launcher:
     """The launcher of a job on this machine, after a test start of its Triton.
 
@@ -131,7 +138,7 @@ def launcher_of(
         TuningError: the image cannot be pulled.
     """
     folders = [repository.model(name) for name in models]
-    launcher = choose_launcher(job, note, see_pull, headers=job.header, models=folders)
+    launcher = choose_launcher(job, note, see_pull, headers=job.header, models=folders, pins=pins)
     return ReloadLauncher(launcher) if job.isolation == "reload" else launcher
 
 
@@ -153,15 +160,11 @@ def open_slot(
     """
     remove_abandoned_work()
     repository = ModelRepository.open(recipe.repository)
-    job = recipe.job if slot is None else _on_slot(recipe.job, slot)
+    job = recipe.job
+    pins = NO_PINS if slot is None else Pins(",".join(slot.gpus) or None, slot.cores)
     with (
         work_folder() as folder,
-        closing(launcher_of(job, repository, recipe.models, note, see_pull)) as launcher,
+        closing(launcher_of(job, repository, recipe.models, note, see_pull, pins=pins)) as launcher,
         slot_context(job, launcher, repository, folder, note) as context,
     ):
         yield context
-
-
-def _on_slot(job: TuneJob, slot: Slot) -> TuneJob:
-    """The job with the GPUs of a slot."""
-    return job.model_copy(update={"gpus": ",".join(slot.gpus)}) if slot.gpus else job

@@ -47,13 +47,18 @@ class Machine:
     nodes: tuple[NumaNode, ...] = ()
 
     @classmethod
-    def here(cls) -> Machine:
-        """Detect the cores, GPUs and processor of this machine."""
+    def here(cls, cores: Collection[int] = ()) -> Machine:
+        """Detect the cores, GPUs and processor of this machine.
+
+        Args:
+            cores: The cores that the server may use; empty: those of this process.
+        """
+        usable = cores or os.sched_getaffinity(0)
         return cls(
-            cpus=_usable_cpus(),
+            cpus=_usable_cpus(len(usable)),
             gpus=_gpus(),
             processor=platform.machine(),
-            nodes=numa_nodes(usable=os.sched_getaffinity(0)),
+            nodes=numa_nodes(usable=usable),
         )
 
     def __str__(self) -> str:
@@ -90,8 +95,7 @@ def _cores_in(text: str) -> set[int]:
     return set()
 
 
-def _usable_cpus() -> int:
-    cpus = len(os.sched_getaffinity(0))
+def _usable_cpus(cpus: int) -> int:
     quota = _quota()
     return max(1, min(cpus, round(quota))) if quota else cpus
 

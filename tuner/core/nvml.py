@@ -30,6 +30,10 @@ _THROTTLE_REASONS = {
 }
 
 
+# Of 64 cores each; more than any machine has.
+_CORE_WORDS = 64
+
+
 class NoNvmlError(Exception):
     """NVML cannot be used: no driver, no library, or no permission. The message, a part of a line, says which."""
 
@@ -95,6 +99,10 @@ class Gpu:
     # NVML's handle of the GPU itself; differs from `_handle` for a MIG instance.
     _board: Any = field(default=None, repr=False, compare=False)
 
+    def __reduce__(self) -> tuple[type[Gpu], tuple[Any, ...]]:
+        """A copy for other processes. It cannot be read: NVML's handles mean nothing there."""
+        return Gpu, (self.index, self.uuid, self.name, self.memory_bytes, self.mig_index)
+
     def __str__(self) -> str:
         mig = "" if self.mig_index is None else f":{self.mig_index}"
         return f"GPU {self.index}{mig} ({self.name})"
@@ -130,6 +138,13 @@ class Gpu:
         """The processes that compute on it now; empty if they are not reported."""
         infos = _asked(pynvml.nvmlDeviceGetComputeRunningProcesses, self._handle) or []
         return tuple(GpuProcess(info.pid, _process_name(info.pid), info.usedGpuMemory) for info in infos)
+
+    def nearest_cores(self) -> frozenset[int]:
+        """The cores of the GPU's NUMA node; empty: not reported."""
+        words = _asked(pynvml.nvmlDeviceGetCpuAffinity, self._board, _CORE_WORDS) or ()
+        return frozenset(
+            64 * place + bit for place, word in enumerate(words) for bit in range(64) if int(word) >> bit & 1
+        )
 
     def mig_instances(self) -> tuple[Gpu, ...] | None:
         """Its MIG instances; None if MIG is off, as on most GPUs."""

@@ -22,6 +22,7 @@ from tuner.servers.docker.launcher import DockerLauncher, engine_problem
 from tuner.servers.docker.pull import ImageNameError, SeePull, ensure_image
 from tuner.servers.docker.start_errors import NoGpuRuntimeError
 from tuner.servers.installation import NoTritonError, find_triton
+from tuner.servers.pins import NO_PINS, Pins
 from tuner.servers.process import ProcessLauncher
 from tuner.servers.protocols import Launcher
 
@@ -38,6 +39,7 @@ def choose_launcher(
     *,
     headers: tuple[Header, ...] = (),
     models: Sequence[ModelFolder] = (),
+    pins: Pins = NO_PINS,
 ) -> Launcher:
     """The launcher for a job, after a test start of its Triton.
 
@@ -49,6 +51,7 @@ def choose_launcher(
         see_pull: Called with the progress of pulling the image.
         headers: Headers sent to the servers with every request.
         models: The models to serve, whose backends a Triton on this machine must have.
+        pins: What the servers may use of this machine.
 
     Raises:
         JobError: the options cannot be satisfied; one line says why.
@@ -59,7 +62,7 @@ def choose_launcher(
     image = job.image or DEFAULT_IMAGE
     if job.server == "docker":
         _get_image(job, image, see_pull)
-        return _in_docker(job, image, note, headers)
+        return _in_docker(job, image, note, headers, pins)
     if for_docker:
         try:
             _get_image(job, image, see_pull)
@@ -67,9 +70,9 @@ def choose_launcher(
             raise
         except TritontuneError as problem:
             raise JobError(f"{as_option(for_docker[0])} needs Docker: {problem}") from problem
-        return _in_docker(job, image, note, headers)
+        return _in_docker(job, image, note, headers, pins)
     try:
-        return _as_process(job, headers, models)
+        return _as_process(job, headers, models, pins)
     except NoTritonError as nothing_here:
         if job.server == "process":
             raise
@@ -78,7 +81,7 @@ def choose_launcher(
         except TritontuneError as problem:
             raise JobError(f"{nothing_here}; Docker cannot be used instead: {problem}") from problem
     note(f"no Triton on this machine; using {image} in Docker")
-    return _in_docker(job, image, note, headers)
+    return _in_docker(job, image, note, headers, pins)
 
 
 def clear_leftovers(launcher: Launcher, note: Callable[[str], None]) -> None:
@@ -87,12 +90,14 @@ def clear_leftovers(launcher: Launcher, note: Callable[[str], None]) -> None:
         note(f"removed leftovers of killed runs: {counted(left, 'server')}")
 
 
-def _as_process(job: ServerOptions, headers: tuple[Header, ...], models: Sequence[ModelFolder]) -> ProcessLauncher:
+def _as_process(
+    job: ServerOptions, headers: tuple[Header, ...], models: Sequence[ModelFolder], pins: Pins
+) -> ProcessLauncher:
     installation = find_triton(job.triton_path, job.arguments, resolved(job.env))
     check_backends(models, installation, job.arguments)
     if "TMPDIR" in job.env:
         raise JobError("--env TMPDIR: each server gets its own folder, below tritontune's TMPDIR; set that instead")
-    return ProcessLauncher(installation, job.arguments, gpus=job.gpus, environment=job.env, headers=headers)
+    return ProcessLauncher(installation, job.arguments, gpus=job.gpus, environment=job.env, headers=headers, pins=pins)
 
 
 def _get_image(job: ServerOptions, image: str, see_pull: SeePull) -> None:
@@ -102,7 +107,7 @@ def _get_image(job: ServerOptions, image: str, see_pull: SeePull) -> None:
 
 
 def _in_docker(
-    job: ServerOptions, image: str, note: Callable[[str], None], headers: tuple[Header, ...]
+    job: ServerOptions, image: str, note: Callable[[str], None], headers: tuple[Header, ...], pins: Pins
 ) -> DockerLauncher:
     gpus = job.gpus or gpus_of_runtime(resolved(job.env))
     options = ContainerOptions(
@@ -114,12 +119,17 @@ def _in_docker(
         network=job.network,
         user=job.user,
         more=job.docker_arg,
+        pins=pins,
     )
     launcher = DockerLauncher(image, options, job.arguments, headers=headers)
+    if pins and launcher.gpus is None:
+        raise JobError(
+            "--parallel: the Docker engine is on another machine, whose slots are unknown; use --executor ray"
+        )
     try:
         launcher.look()
     except NoGpuRuntimeError as error:
-        if gpus:
+        if gpus or pins.gpus:
             raise
         note(f"containers run without a GPU: {error}")
         launcher = DockerLauncher(image, replace(options, gpus=None), job.arguments, headers=headers)

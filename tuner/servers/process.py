@@ -18,6 +18,7 @@ from tuner.options.environment import assignments, in_words, resolved
 from tuner.options.gpus import ALL, process_environment, shown_by_cuda
 from tuner.servers.arguments import triton_arguments
 from tuner.servers.installation import TritonInstallation
+from tuner.servers.pins import NO_PINS, Pins
 from tuner.servers.ports import free_port
 from tuner.servers.process_server import ProcessServer
 from tuner.servers.processes import end_processes
@@ -39,6 +40,7 @@ class ProcessLauncher:
         gpus: The GPUs that it may use: `all`, `none`, or a list of indices and UUIDs; None: as our environment allows.
         environment: Environment variables; None passes on the value from this process.
         headers: Headers sent with every request.
+        pins: What the servers may use of this machine.
 
     Raises:
         JobError: this machine does not have those GPUs.
@@ -52,13 +54,15 @@ class ProcessLauncher:
         gpus: str | None = None,
         environment: Mapping[str, str | None] | None = None,
         headers: tuple[Header, ...] = (),
+        pins: Pins = NO_PINS,
     ) -> None:
         self._installation = installation
         self._extra_args = tuple(extra_args)
         self._gpus = gpus
-        self._devices = process_environment(gpus, Machine.here().gpus if gpus else ())
+        self._devices = process_environment(pins.gpus or gpus, Machine.here().gpus if pins.gpus or gpus else ())
         self._variables = environment or {}
         self._headers = headers
+        self._pins = pins
 
     @property
     def description(self) -> str:
@@ -71,12 +75,12 @@ class ProcessLauncher:
     @property
     def gpus(self) -> str:
         """The GPUs that a server sees: the requested ones, else those that its environment allows."""
-        return self._gpus or shown_by_cuda(ALL, {**os.environ, **resolved(self._variables)})
+        return self._pins.gpus or self._gpus or shown_by_cuda(ALL, {**os.environ, **resolved(self._variables)})
 
     @property
     def machine(self) -> Machine:
-        """This machine."""
-        return Machine.here()
+        """This machine, with the cores that servers are pinned to."""
+        return Machine.here(self._pins.cores)
 
     def launch(self, request: Launch) -> Server:
         """Start a server and return once the model is ready.
@@ -127,7 +131,8 @@ class ProcessLauncher:
                 *request.patch.arguments(self._extra_args),
             ]
             own = {VARIABLE: str(mark), "TMPDIR": str(mark.folder)}
-            process = start_process(command, {**asked, **preparation.environment, **own}, request.log, preface)
+            environment = {**asked, **preparation.environment, **own}
+            process = start_process(command, environment, request.log, preface, self._pins.cores)
         except BaseException:
             mark.remove_files()
             raise
@@ -141,9 +146,17 @@ class ProcessLauncher:
             grpc_address=f"127.0.0.1:{port}",
             headers=self._headers,
             command=shlex.join(
-                ["env", *assignments({**values, **preparation.environment}), *map(argument_without_secrets, command)]
+                [
+                    *self._pinning(),
+                    "env",
+                    *assignments({**values, **preparation.environment}),
+                    *map(argument_without_secrets, command),
+                ]
             ),
         )
+
+    def _pinning(self) -> Sequence[str]:
+        return ["taskset", "--cpu-list", self._pins.core_list] if self._pins.cores else []
 
 
 def remove_process_leftovers() -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotInTimeError
 from functools import cache
@@ -20,7 +20,11 @@ _WITHIN_S = 30.0
 
 
 def start_process(
-    command: Sequence[str], environment: Mapping[str, str], log: Path, preface: str = ""
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    log: Path,
+    preface: str = "",
+    cores: Collection[int] = (),
 ) -> subprocess.Popen[bytes]:
     """Start a program that is killed when this process ends, or when the start is interrupted.
 
@@ -31,12 +35,21 @@ def start_process(
         environment: Environment variables, in addition to those of this process.
         log: The file for its output.
         preface: Text at the beginning of the log.
+        cores: The cores that it and its processes may use; empty: those of this process.
 
     Raises:
         LaunchError: the program did not start within 30 s.
         OSError: the program cannot be started.
     """
-    through_shim = [sys.executable, "-I", "-S", shim.__file__, str(os.getpid()), *command]
+    through_shim = [
+        sys.executable,
+        "-I",
+        "-S",
+        shim.__file__,
+        str(os.getpid()),
+        ",".join(map(str, sorted(cores))),
+        *command,
+    ]
     log.parent.mkdir(parents=True, exist_ok=True)
     process: subprocess.Popen[bytes] | None = None
     with log.open("wb") as output:

@@ -19,6 +19,7 @@ from tuner.core.machine import Machine
 from tuner.core.nvml import Gpu, NoNvmlError
 from tuner.options.endpoint import Endpoint
 from tuner.options.gpus import ALL, CONTAINER_DEVICES, NONE, VISIBLE_DEVICES, parse_gpus, shown_by_cuda
+from tuner.servers.pins import core_list
 
 RAY = "ray"
 """The executor of jobs that run on a Ray cluster."""
@@ -270,7 +271,8 @@ def cpu_slots(cores: Sequence[int], cores_per_slot: int | None) -> tuple[HostSlo
         cores[first : first + cores_per_slot] for first in range(0, len(cores) - cores_per_slot + 1, cores_per_slot)
     ]
     return tuple(
-        HostSlot(f"cpu:{number}", f"CPU cores {_ranges(own)}", cores=frozenset(own)) for number, own in enumerate(sets)
+        HostSlot(f"cpu:{number}", f"CPU cores {core_list(own)}", cores=frozenset(own))
+        for number, own in enumerate(sets)
     )
 
 
@@ -342,14 +344,3 @@ def _address(url: str) -> str:
         return Endpoint.parse(url).address.lower()
     except JobError:
         return url
-
-
-def _ranges(cores: Sequence[int]) -> str:
-    """Cores as the kernel lists them: `0-3,8`."""
-    groups: list[list[int]] = []
-    for core in cores:
-        if groups and core == groups[-1][-1] + 1:
-            groups[-1].append(core)
-        else:
-            groups.append([core])
-    return ",".join(f"{group[0]}-{group[-1]}" if len(group) > 1 else str(group[0]) for group in groups)

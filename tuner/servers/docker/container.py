@@ -65,7 +65,7 @@ class ContainerSpec:
 
     def __str__(self) -> str:
         """The equivalent `docker run` command, without secrets."""
-        inner = map(argument_without_secrets, (*entrypoint_arguments(self.options.more), *self.arguments))
+        inner = map(argument_without_secrets, (*entrypoint_arguments(self.options.keywords), *self.arguments))
         return shlex.join(("docker", "run", "--rm", *self._flags(), self.image, *inner))
 
     def _keywords(self) -> dict[str, Any]:
@@ -82,7 +82,7 @@ class ContainerSpec:
             "userns_mode": who.user_namespace,
             "ulimits": [Ulimit(name=name, soft=value, hard=value) for name, value in who.ulimits.items()],
             "environment": resolved(self._environment()),
-            "device_requests": device_requests(asked.gpus),
+            "device_requests": device_requests(asked.devices),
             # `docker logs` works with this driver on every engine, whatever its default.
             "log_config": LogConfig(type=LogConfig.types.JSON),
         }
@@ -90,11 +90,11 @@ class ContainerSpec:
             keywords["network"] = network
         if not asked.on_host_network:
             keywords["ports"] = {f"{GRPC_PORT}/tcp": (self.publish_on, 0)}
-        return merged(keywords, asked.more)
+        return merged(keywords, asked.keywords)
 
     def _environment(self) -> Mapping[str, str | None]:
-        without_gpu = _NO_GPU if self.options.gpus == NONE else {}
-        return {**self.identity.environment, **without_gpu, **self.options.environment}
+        without_gpu = _NO_GPU if self.options.devices == NONE else {}
+        return {**self.identity.environment, **without_gpu, **self.options.variables}
 
     def _flags(self) -> Iterator[str]:
         who, asked = self.identity, self.options
@@ -103,7 +103,7 @@ class ContainerSpec:
             yield f"--network={network}"
         if not asked.on_host_network:
             yield f"--publish={self.publish_on}::{GRPC_PORT}"
-        yield from gpus_flag(asked.gpus)
+        yield from gpus_flag(asked.devices)
         yield f"--shm-size={asked.shm_bytes}"
         if asked.memory_bytes is not None:
             yield f"--memory={asked.memory_bytes}"
@@ -115,10 +115,10 @@ class ContainerSpec:
             yield f"--userns={who.user_namespace}"
         yield from (f"--ulimit={name}={value}" for name, value in who.ulimits.items())
         for name, value in self._environment().items():
-            text = value and value_of_variable(name, value) if name in asked.environment else value
+            text = value and value_of_variable(name, value) if name in asked.variables else value
             yield f"--env={name}" if text is None else f"--env={name}={text}"
         yield from (f"--mount={mount}" for mount in (*self.binds, *asked.mounts))
-        yield from map(argument_without_secrets, docker_run_options(asked.more))
+        yield from map(argument_without_secrets, docker_run_options(asked.keywords))
 
 
 def device_requests(gpus: str | None) -> list[DeviceRequest]:

@@ -9,7 +9,9 @@ from typing import Any
 from tuner.core.quantities import format_size
 from tuner.core.redaction import without_secrets
 from tuner.options.environment import in_words
+from tuner.options.gpus import CONTAINER_DEVICES, VISIBLE_DEVICES
 from tuner.options.mounts import UserMount
+from tuner.servers.pins import NO_PINS, Pins
 
 _SHM_BYTES = 1 << 30
 # Docker's default.
@@ -29,6 +31,7 @@ class ContainerOptions:
         network: The Docker network; None: the engine's default.
         user: The user that it runs as; None: the user of this process.
         more: Further keywords for docker-py's `containers.create`.
+        pins: What they may use of the engine's machine, beside the user's limits.
     """
 
     gpus: str | None = None
@@ -39,11 +42,28 @@ class ContainerOptions:
     network: str | None = None
     user: str | None = None
     more: Mapping[str, Any] = field(default_factory=dict)
+    pins: Pins = NO_PINS
 
     @property
     def on_host_network(self) -> bool:
         """Whether it uses the host network, so that its ports are ports of the machine."""
         return self.network == "host"
+
+    @property
+    def devices(self) -> str | None:
+        """The GPUs to request: the pinned ones, else the user's."""
+        return self.pins.gpus or self.gpus
+
+    @property
+    def variables(self) -> Mapping[str, str | None]:
+        """The environment; pinned GPUs leave no selection to it."""
+        selecting = {VISIBLE_DEVICES, CONTAINER_DEVICES} if self.pins.gpus else set()
+        return {name: value for name, value in self.environment.items() if name not in selecting}
+
+    @property
+    def keywords(self) -> Mapping[str, Any]:
+        """The further keywords, with the pinned cores."""
+        return {**self.more, "cpuset_cpus": self.pins.core_list} if self.pins.cores else self.more
 
     def with_variables(self, variables: Mapping[str, str]) -> ContainerOptions:
         """The options with further environment variables, which replace those of the same name."""
@@ -57,7 +77,7 @@ class ContainerOptions:
         if isinstance(quota := self.more.get("cpu_quota"), int) and quota > 0:
             period = self.more.get("cpu_period")
             allowed.append(quota / (period if isinstance(period, int) and period > 0 else _CPU_PERIOD_US))
-        if cpus := _cpus_of(str(self.more.get("cpuset_cpus", ""))):
+        if cpus := _cpus_of(str(self.keywords.get("cpuset_cpus", ""))):
             allowed.append(cpus)
         return max(1, round(min(allowed)))
 

@@ -96,7 +96,10 @@ class DockerLauncher:
         with closing(connect()) as client, engine_trouble():
             distant = locate_engine(client).is_distant
             info = client.info() if distant else {}
-        machine = Machine(cpus=info["NCPU"], gpus=(), processor=info["Architecture"]) if distant else Machine.here()
+        if distant:
+            machine = Machine(cpus=info["NCPU"], gpus=(), processor=info["Architecture"])
+        else:
+            machine = Machine.here(self._options.pins.cores)
         return replace(machine, cpus=None if machine.cpus is None else self._options.cores(machine.cpus))
 
     @cached_property
@@ -109,7 +112,7 @@ class DockerLauncher:
         with closing(connect()) as client, engine_trouble():
             if locate_engine(client).is_distant:
                 return None
-        return shown_by_cuda(self._options.gpus or NONE, resolved(self._options.environment))
+        return shown_by_cuda(self._options.devices or NONE, resolved(self._options.variables))
 
     def look(self) -> None:
         """Start the image once without a model, to check that each launch can work, and to learn Triton's version.
@@ -268,7 +271,7 @@ def _run(client: DockerClient, spec: ContainerSpec, transfer: FileTransfer | Non
             raise _LimitsRefusedError from error
         if spec.publish_on not in _ANYWHERE and "cannot assign requested address" in reason:
             raise _AddressRefusedError from error
-        raise refusal(error, gpus=spec.options.gpus) from error
+        raise refusal(error, gpus=spec.options.devices) from error
     except (TypeError, ValueError, InvalidArgument, InvalidVersion) as error:
         raise JobError(f"--docker-arg: {' '.join(str(error).split())}") from error
     return container
