@@ -49,7 +49,7 @@ from tuner.recommend.front import hypervolume, reference_latency_ms, usable_poin
 from tuner.search.choose_sampler import choose_sampler, first_candidates
 from tuner.search.gains import within_limit
 from tuner.search.goal import Goal
-from tuner.search.samplers import ALL_SEEN, NoMore, Sampler, TrialHistory
+from tuner.search.samplers import ALL_SEEN, NoMore, Pending, Sampler, TrialHistory
 from tuner.search.scheduling_map import SchedulingMap
 from tuner.search.twin.effects import Effects
 from tuner.search.twin.forecast import Curves
@@ -188,9 +188,11 @@ class Oracle:
     def __init__(self, best_first: Sequence[TrialResult]) -> None:
         self._best_first = best_first
 
-    def propose(self, history: TrialHistory, seen: Collection[Assignment]) -> Assignment | NoMore:
+    def propose(
+        self, history: TrialHistory, seen: Collection[Assignment], pending: Sequence[Pending] = ()
+    ) -> Assignment | NoMore:
         """See `Sampler`."""
-        del history
+        del history, pending
         return next((each.parameters for each in self._best_first if each.parameters not in seen), ALL_SEEN)
 
 

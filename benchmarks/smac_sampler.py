@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from tuner.measure.trial import TrialResult
-from tuner.search.samplers import ALL_SEEN, NoMore, TrialHistory
+from tuner.search.samplers import ALL_SEEN, NoMore, Pending, TrialHistory
 from tuner.space.candidate import Assignment
 from tuner.space.space import SearchSpace
 
@@ -34,8 +34,11 @@ class SmacSampler:
         self._told = 0
         self._smac = _facade(space, seed)
 
-    def propose(self, history: TrialHistory, seen: Collection[Assignment]) -> Assignment | NoMore:
-        """See `Sampler`."""
+    def propose(
+        self, history: TrialHistory, seen: Collection[Assignment], pending: Sequence[Pending] = ()
+    ) -> Assignment | NoMore:
+        """See `Sampler`; SMAC is told of finished trials alone."""
+        del pending
         from ConfigSpace import Configuration  # noqa: PLC0415 (only where it is installed)
         from smac.runhistory import TrialInfo, TrialValue  # noqa: PLC0415
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -10,7 +11,7 @@ from optuna.trial import FrozenTrial
 from tuner.core.objectives import THROUGHPUT, Objective
 from tuner.core.slo import SLO
 from tuner.measure.trial import TrialResult
-from tuner.search.samplers import NoMore, Sampler
+from tuner.search.samplers import NoMore, Pending, Sampler
 from tuner.space.candidate import Assignment
 from tuner.space.space import SearchSpace
 from tuner.study.objectives import as_optuna_trial
@@ -44,3 +45,48 @@ def walk(sampler: Sampler, past: Past, measure: Measure, steps: int) -> NoMore |
             return proposed
         past.trials.append(measure(number, proposed))
     return None
+
+
+def walk_in_parallel(
+    sampler: Sampler,
+    past: Past,
+    measure: Measure,
+    steps: int,
+    *,
+    slots: int,
+    takes: Callable[[int], float] = lambda _number: 1.0,
+) -> NoMore | None:
+    """Keep all slots busy with trials, each of which takes its time; trials are told in order of their ends.
+
+    Args:
+        sampler: What proposes.
+        past: What was measured, to which is added.
+        measure: What is measured.
+        steps: Number of proposals.
+        slots: Number of trials at a time.
+        takes: How long the trial of a number takes.
+
+    Returns:
+        What ended the search, when nothing was under way any more.
+    """
+    now, first = 0.0, len(past.trials)
+    running: list[tuple[float, int]] = []
+    pending: dict[int, Pending] = {}
+    beside: dict[int, tuple[tuple[int, ...], tuple[int, ...]]] = {}
+    while True:
+        ended: NoMore | None = None
+        while len(running) < slots and first + steps > (number := len(past.trials) + len(running)):
+            seen = [*past.seen, *(each.assignment for each in pending.values())]
+            proposed = sampler.propose(past, seen, tuple(pending.values()))
+            if isinstance(proposed, NoMore):
+                ended = proposed
+                break
+            beside[number] = tuple(each.number for each in past.trials), tuple(pending)
+            pending[number] = Pending(number, proposed)
+            heapq.heappush(running, (now + takes(number), number))
+        if not running:
+            return ended
+        now, number = heapq.heappop(running)
+        after, others = beside[number]
+        told = measure(number, pending.pop(number).assignment)
+        past.trials.append(told.model_copy(update={"after": after, "beside": others}))

@@ -8,12 +8,13 @@ from tuner.config.completion import fingerprint, served_fingerprint
 from tuner.config.config import ModelConfig
 from tuner.core.errors import Cause
 from tuner.measure.trial import TrialResult
-from tuner.search.samplers import ALL_SEEN, NoMore, Pending, Sampler
+from tuner.search.samplers import ALL_SEEN, NoMore, Pending, Sampler, TrialHistory
 from tuner.space.candidate import Assignment, Candidate
 from tuner.space.space import SearchSpace
-from tuner.study.study import Study
 
 ALL_SEEN_OR_SKIPPED = NoMore("every candidate has been measured or skipped")
+# Proposals that may be put off at a time, as they have a value that is being launched alone.
+_TRIES = 8
 # Failures after which a trial does not count as a measurement of its config.
 _UNMEASURED = {Cause.CONFIG_DIFFERS, Cause.DUPLICATE}
 
@@ -25,26 +26,37 @@ class Proposals:
         skipped: Assignments that were skipped.
     """
 
-    def __init__(self, space: SearchSpace, study: Study, sampler: Sampler) -> None:
+    def __init__(self, space: SearchSpace, history: TrialHistory, sampler: Sampler) -> None:
         self._space = space
-        self._study = study
+        self._history = history
         self._sampler = sampler
         self.skipped: list[Assignment] = []
 
     def next(self, pending: Sequence[Pending] = ()) -> Assignment | NoMore:
-        """The next candidate's assignment, or why there is none.
+        """The next candidate's assignment, or why there is none; see `NoMore`.
 
-        A value that the server may not have is launched alone before it is combined with others.
+        A value that the server may not have is launched alone before it is combined with others. While it is launched
+        alone, nothing is combined with it.
 
         Args:
-            pending: The trials that are under way.
+            pending: The trials under way.
         """
-        launched = (self._space.recall(trial.parameters) for trial in self._study.trials)
-        seen = [*launched, *(each.assignment for each in pending), *self.skipped]
-        proposed = self._sampler.propose(self._study, seen)
-        if isinstance(proposed, NoMore):
-            return ALL_SEEN_OR_SKIPPED if proposed == ALL_SEEN and self.skipped else proposed
-        return next((alone for _, alone in self._space.alone(proposed) if alone not in seen), proposed)
+        pending = sorted(pending, key=lambda trial: trial.number)
+        under_way = [self._space.recall(trial.assignment) for trial in pending]
+        launched = (self._space.recall(trial.parameters) for trial in self._history.trials)
+        seen = [*launched, *self.skipped, *under_way]
+        for _ in range(_TRIES):
+            proposed = self._sampler.propose(self._history, seen, pending)
+            if isinstance(proposed, NoMore):
+                return ALL_SEEN_OR_SKIPPED if proposed == ALL_SEEN and self.skipped else proposed
+            tried = [name for name, alone in self._space.alone(proposed) if alone in under_way]
+            if not tried:
+                return next((alone for _, alone in self._space.alone(proposed) if alone not in seen), proposed)
+            without = self._space.normalize({name: value for name, value in proposed.items() if name not in tried})
+            if without not in seen:
+                return without
+            seen.append(proposed)
+        return NoMore("the candidates that are left have values that are being launched alone")
 
     def skip(self, assignment: Assignment) -> None:
         """Mark a candidate as skipped: it is not proposed again."""

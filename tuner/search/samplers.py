@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial
 from tuner.measure.trial import TrialResult
 from tuner.space.candidate import Assignment
 from tuner.space.space import SearchSpace
-from tuner.study.objectives import DIRECTIONS, distributions
+from tuner.study.objectives import DIRECTIONS, as_running, distributions
 from tuner.study.quiet import quiet_optuna
 
 LISTABLE = 20_000
@@ -26,6 +26,9 @@ _DRAWS = 200
 @dataclass(frozen=True)
 class NoMore:
     """The sampler has nothing more to propose.
+
+    While trials are pending, it has nothing for now: ask again when one of them has finished. Without pending trials,
+    the search has ended.
 
     Attributes:
         reason: Why, for the user.
@@ -42,8 +45,8 @@ class Pending:
     """A trial that is under way.
 
     Attributes:
-        number: Its number.
-        assignment: Its assignment.
+        number: The trial's number, given when it was submitted.
+        assignment: Its candidate's assignment.
     """
 
     number: int
@@ -51,7 +54,7 @@ class Pending:
 
 
 class TrialHistory(Protocol):
-    """The trials so far, in order."""
+    """The finished trials, in order of their ends, which may differ from the order of their numbers."""
 
     @property
     def trials(self) -> Sequence[TrialResult]:
@@ -62,14 +65,20 @@ class TrialHistory(Protocol):
 
 
 class Sampler(Protocol):
-    """Proposes the next assignment to launch, always a new one."""
+    """Proposes the next assignment to launch, always a new one.
 
-    def propose(self, history: TrialHistory, seen: Collection[Assignment]) -> Assignment | NoMore:
+    A proposal follows from the seed, the finished trials in order, and the pending ones.
+    """
+
+    def propose(
+        self, history: TrialHistory, seen: Collection[Assignment], pending: Sequence[Pending] = ()
+    ) -> Assignment | NoMore:
         """The next assignment, or why there is none.
 
         Args:
-            history: The trials so far.
-            seen: Assignments that were launched or skipped.
+            history: The finished trials.
+            seen: Assignments that were launched or skipped, pending ones included.
+            pending: The trials under way, in order of their numbers.
         """
 
 
@@ -80,9 +89,11 @@ class RandomSampler:
         self._space = space
         self._random = random.Random(seed)  # noqa: S311 (no secret)
 
-    def propose(self, history: TrialHistory, seen: Collection[Assignment]) -> Assignment | NoMore:
+    def propose(
+        self, history: TrialHistory, seen: Collection[Assignment], pending: Sequence[Pending] = ()
+    ) -> Assignment | NoMore:
         """See `Sampler`."""
-        del history  # random choice does not depend on it
+        del history, pending  # random choice does not depend on them
         if self._space.size() <= LISTABLE:
             new = [a for a in self._space.assignments() if a not in seen]
             return self._random.choice(new) if new else ALL_SEEN
@@ -99,9 +110,11 @@ class GridSampler:
     def __init__(self, space: SearchSpace) -> None:
         self._space = space
 
-    def propose(self, history: TrialHistory, seen: Collection[Assignment]) -> Assignment | NoMore:
+    def propose(
+        self, history: TrialHistory, seen: Collection[Assignment], pending: Sequence[Pending] = ()
+    ) -> Assignment | NoMore:
         """See `Sampler`."""
-        del history
+        del history, pending
         return next((a for a in self._space.assignments() if a not in seen), ALL_SEEN)
 
 
@@ -112,19 +125,22 @@ class FirstThen:
         self._first = tuple(first)
         self._sampler = sampler
 
-    def propose(self, history: TrialHistory, seen: Collection[Assignment]) -> Assignment | NoMore:
+    def propose(
+        self, history: TrialHistory, seen: Collection[Assignment], pending: Sequence[Pending] = ()
+    ) -> Assignment | NoMore:
         """See `Sampler`."""
         for first in self._first:
             if first not in seen:
                 return first
-        return self._sampler.propose(history, seen)
+        return self._sampler.propose(history, seen, pending)
 
 
 class _OptunaSampler(ABC):
     """One of Optuna's samplers on the flat space of ladder indices.
 
     Parameters without effect are part of the flat space. Equal candidates have equal assignments, so none is launched
-    twice.
+    twice. Pending trials are running ones of a study in memory, which the sampler keeps away from. They end with that
+    study, so none is left there when a host is lost.
     """
 
     def __init__(self, space: SearchSpace, seed: int) -> None:
@@ -132,19 +148,22 @@ class _OptunaSampler(ABC):
         self._seed = seed
         self._fallback = RandomSampler(space, seed)
 
-    def propose(self, history: TrialHistory, seen: Collection[Assignment]) -> Assignment | NoMore:
+    def propose(
+        self, history: TrialHistory, seen: Collection[Assignment], pending: Sequence[Pending] = ()
+    ) -> Assignment | NoMore:
         """See `Sampler`."""
         trials = history.optuna_trials()
         # Each proposal has its own seed, so that a resumed run proposes the same.
+        seed = self._seed + len(trials) + len(pending)
         with quiet_optuna():
-            study = optuna.create_study(directions=DIRECTIONS, sampler=self._sampler(self._seed + len(trials)))
-            study.add_trials(trials)
+            study = optuna.create_study(directions=DIRECTIONS, sampler=self._sampler(seed))
             ladders = distributions(self._space)
+            study.add_trials([*trials, *(as_running(each.assignment, self._space) for each in pending)])
             for _ in range(self._draws):
                 assignment = self._space.assignment(study.ask(ladders).params)
                 if assignment not in seen:
                     return assignment
-        return self._fallback.propose(history, seen)
+        return self._fallback.propose(history, seen, pending)
 
     _draws = _DRAWS
 
@@ -157,7 +176,7 @@ class TpeSampler(_OptunaSampler):
     """Optuna's multi-objective TPE (Ozaki et al., 2022)."""
 
     def _sampler(self, seed: int) -> optuna.samplers.BaseSampler:
-        return optuna.samplers.TPESampler(seed=seed, multivariate=True, n_startup_trials=8)
+        return optuna.samplers.TPESampler(seed=seed, multivariate=True, n_startup_trials=8, constant_liar=True)
 
 
 class GpSampler(_OptunaSampler):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from copy import copy
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +15,11 @@ from tuner.recommend.front import pareto_front, reference_latency_ms, usable_poi
 from tuner.search.candidate_pool import MOST_CHANGES, CandidatePool, distinct
 from tuner.search.gains import Values, any_holds, at_rate, dominated, gains, within_limit
 from tuner.search.goal import Goal
-from tuner.search.samplers import ALL_SEEN, NoMore, Sampler, TrialHistory
+from tuner.search.samplers import ALL_SEEN, NoMore, Pending, Sampler, TrialHistory
 from tuner.search.scheduling_map import SchedulingMap
 from tuner.search.twin.effects import Effects
 from tuner.search.twin.forecast import ForecastErrors
-from tuner.search.twin.joint_forecast import JointForecast
+from tuner.search.twin.joint_forecast import Candidate, JointForecast
 from tuner.search.twin.observed_trial import ObservedTrial, observed_trial
 from tuner.search.twin.scheduling import why_not_simulated
 from tuner.space.bounds import DYNAMIC_BATCHING, INSTANCE_COUNT, MAX_BATCH_SIZE
@@ -82,8 +83,13 @@ class TwinSampler:
         if self._off_reason:
             note(f"cannot simulate this model's scheduler: {self._off_reason}; using the tpe sampler")
 
-    def propose(self, history: TrialHistory, seen: Collection[Assignment]) -> Assignment | NoMore:
-        """See `Sampler`."""
+    def propose(
+        self, history: TrialHistory, seen: Collection[Assignment], pending: Sequence[Pending] = ()
+    ) -> Assignment | NoMore:
+        """See `Sampler`. Pending candidates count as measured, with the results that are expected (kriging believer).
+
+        The simulator learns its errors from finished trials alone.
+        """
         trials = history.trials
         observed = [known for known in map(self._observed, trials) if known]
         # At a fixed rate, nothing is known until a candidate keeps up.
@@ -91,20 +97,20 @@ class TwinSampler:
         if not self._off_reason and not may_be_told and not any(map(_has_executions, observed)):
             self._switch_off("the server reports no execution times")
         if self._off_reason:
-            return self._other.propose(history, seen)
+            return self._other.propose(history, seen, pending)
         if self._calibration and self._calibration not in seen:
             return self._calibration
         if may_be_told:
-            return self._other.propose(history, seen)
+            return self._other.propose(history, seen, pending)
         later = self._learn(trials)
         if len(self._forecast_errors.throughput) >= _LEAST_TRIALS and self._has_large_errors:
             what = "throughput" if self._due_ms is None else "latency"
             self._switch_off(f"its median error of {what} is {self._typical_error:.0%}")
-            return self._other.propose(history, seen)
-        if self._due_ms is not None and len(trials) % _OTHER_EVERY == 0:
-            return self._other.propose(history, seen)
+            return self._other.propose(history, seen, pending)
+        if self._due_ms is not None and (len(trials) + len(pending)) % _OTHER_EVERY == 0:
+            return self._other.propose(history, seen, pending)
         may_end = later >= _TESTED_AFTER and not self._has_large_errors
-        return self._most_promising(trials, seen, may_end=may_end)
+        return self._most_promising(trials, seen, pending, may_end=may_end)
 
     @property
     def _has_large_errors(self) -> bool:
@@ -128,21 +134,26 @@ class TwinSampler:
         return self._read[trial.number]
 
     def _learn(self, trials: Sequence[TrialResult]) -> int:
-        """Compare each trial after the calibration with its prediction from the trials before it.
+        """Compare each trial after the first ones with its prediction from the trials that had ended before it.
 
         Returns:
-            The number of measured trials after the calibration.
+            The number of measured trials after the first ones, without a calibration that ended late.
         """
         first = 1 + (self._calibration is not None)
-        for number in range(max(first, self._forecast_errors.seen), len(trials)):
+
+        def is_test(number: int) -> bool:
+            trial = trials[number]
+            return number >= first and not (trial.beside and self._space.recall(trial.parameters) == self._calibration)
+
+        for number in range(self._forecast_errors.seen, len(trials)):
             observed = self._observed(trials[number])
             # The simulator is not to blame for effects that it does not model.
-            if observed and observed.setting == 0:
+            if is_test(number) and observed and observed.setting == 0:
                 throughput, latency = self._forecast(trials[:number]).errors(observed, trials[number].parameters)
                 self._forecast_errors.throughput.append(throughput)
                 self._forecast_errors.latency.append(latency)
             self._forecast_errors.seen = number + 1
-        return sum(self._observed(trial) is not None for trial in trials[first:])
+        return sum(is_test(number) and self._observed(trial) is not None for number, trial in enumerate(trials))
 
     def _forecast(self, trials: Sequence[TrialResult]) -> JointForecast:
         # The forecast that proposed a trial is reused to compute its error.
@@ -164,14 +175,29 @@ class TwinSampler:
         return self._fitted[1]
 
     def _most_promising(
-        self, trials: Sequence[TrialResult], seen: Collection[Assignment], *, may_end: bool
+        self,
+        trials: Sequence[TrialResult],
+        seen: Collection[Assignment],
+        pending: Sequence[Pending],
+        *,
+        may_end: bool,
     ) -> Assignment | NoMore:
         launched = distinct(self._space.recall(trial.parameters) for trial in trials if self._observed(trial))
         tried = {key_of(assignment) for assignment in launched}
-        refused = {key_of(assignment) for assignment in seen} - tried
-        known = launched
-        values = self._values(trials, known)
-        best_first = [launched[place] for place in np.argsort(-values.mean(axis=1))]
+        under_way = distinct(self._space.recall(trial.assignment) for trial in pending)
+        believed = [assignment for assignment in under_way if key_of(assignment) not in tried]
+        forecast = copy(self._forecast(trials))
+        forecast.believe(self._candidates(believed), self._highest)
+        points = self._points(trials, believed, forecast)
+
+        def valued(assignments: Sequence[Assignment]) -> Values:
+            return self._values(forecast, trials, assignments, points)
+
+        refused = {key_of(assignment) for assignment in [*seen, *believed]} - tried
+        known = [*launched, *believed]
+        begun = len(known)
+        values = valued(known)
+        best_first = [launched[place] for place in np.argsort(-values[: len(launched)].mean(axis=1))]
         good = distinct([*best_first[:_GOOD], *calibrations(self._space), self._space.baseline])
 
         start = self._effects.places(good)
@@ -186,23 +212,23 @@ class TwinSampler:
                 if count <= MOST_CHANGES and not self._is_too_large(each, trials)
             ]
 
-        others = new(self._pool.around(good, len(trials)))
+        others = new(self._pool.around(good, len(trials) + len(pending)))
         for _ in range(1 if self._pool.is_whole else _CLIMBS):
             if not others:
                 break
-            known, values = [*known, *others], np.concatenate([values, self._values(trials, others)])
-            measured = np.arange(len(known)) < len(launched)
+            known, values = [*known, *others], np.concatenate([values, valued(others)])
+            measured = np.arange(len(known)) < begun
             expected = gains(values, measured, WORTHWHILE)
             chances = self._chances(known, trials)
             score = np.where(measured, -1.0, expected.clear * chances)
             best = np.argsort(-score)[:_CLIMBERS]
             others = new(other for place in best for other in self._pool.neighbours(known[place]))
-        if len(known) == len(launched):
+        if len(known) == begun:
             return ALL_SEEN
         # While no candidate holds the limit, the search goes on.
         most = (expected.expected * chances)[~measured].max()
         unlikely = expected.likely[~measured].max() < _LEAST_PROBABILITY or most < _LEAST_EXPECTED
-        if may_end and unlikely and any_holds(values[measured]):
+        if may_end and unlikely and any_holds(values[: len(launched)]):
             untried = self._has_untried(known, trials)
             if not untried.any():
                 return NoMore(
@@ -241,11 +267,40 @@ class TwinSampler:
         tried = set[str]().union(*(changed(self._space.recall(trial.parameters)) for trial in trials))
         return np.array([bool(changed(candidate) - tried) for candidate in candidates])
 
-    def _values(self, trials: Sequence[TrialResult], assignments: Sequence[Assignment]) -> Values:
-        """The value of candidates in each draw, over all samples of the forecast."""
+    @property
+    def _highest(self) -> int:
+        """The highest load of predicted curves."""
+        return self._goal.max_concurrency if self._due_ms is None else 1
+
+    def _candidates(self, assignments: Iterable[Assignment]) -> list[Candidate]:
+        return [(self._scheduling_map.of(assignment)[0], assignment) for assignment in assignments]
+
+    def _points(
+        self, trials: Sequence[TrialResult], believed: Sequence[Assignment], forecast: JointForecast
+    ) -> NDArray[np.float64]:
+        """(n, 2) latency in ms and throughput of the front, and of believed curves; empty where values need none."""
+        percentile = self._goal.percentile
+        if self._due_ms is not None or self._goal.slo.limit_ms(percentile) is not None:
+            return np.empty((0, 2))
+        front = pareto_front(usable_points(trials, (), self._goal.max_gpu_memory), percentile)
+        points = [(point.latency_ms(percentile), point.point.throughput.value) for point in front]
+        if not believed:
+            return np.array(points)
+        samples = forecast.curves(self._candidates(believed), self._highest)
+        curves = [np.mean([getattr(each, name) for each in samples], axis=0) for name in ("latency", "throughput")]
+        expected = np.exp(np.stack(curves, axis=-1)).reshape(-1, 2)
+        return np.concatenate([np.array(points).reshape(-1, 2), expected[np.isfinite(expected).all(axis=1)]])
+
+    def _values(
+        self,
+        forecast: JointForecast,
+        trials: Sequence[TrialResult],
+        assignments: Sequence[Assignment],
+        points: NDArray[np.float64],
+    ) -> Values:
+        """The value of candidates in each draw, over all samples of the forecast; see `_points`."""
         slo, percentile, rate = self._goal.slo, self._goal.percentile, self._goal.objective.rate
-        candidates = [(self._scheduling_map.of(assignment)[0], assignment) for assignment in assignments]
-        samples = self._forecast(trials).curves(candidates, 1 if rate is not None else self._goal.max_concurrency)
+        samples = forecast.curves(self._candidates(assignments), self._highest)
         limit_ms = slo.limit_ms(percentile)
         seeds = range(self._seed, self._seed + len(samples))
         if rate is not None:
@@ -254,8 +309,6 @@ class TwinSampler:
         if limit_ms is not None:
             return np.hstack([within_limit(c, limit_ms, s, _DRAWS) for c, s in zip(samples, seeds, strict=True)])
         reference_ms = reference_latency_ms(trials[0], percentile, None)
-        front = pareto_front(usable_points(trials, (), self._goal.max_gpu_memory), percentile)
-        points = np.array([(point.latency_ms(percentile), point.point.throughput.value) for point in front])
         return np.hstack([dominated(c, reference_ms, points, s, _DRAWS) for c, s in zip(samples, seeds, strict=True)])
 
     def _is_too_large(self, assignment: Assignment, trials: Sequence[TrialResult]) -> bool:

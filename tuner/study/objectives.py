@@ -12,6 +12,7 @@ from tuner.core.slo import SLO
 from tuner.measure.trial import TrialResult
 from tuner.recommend.front import excess_memory, points_of
 from tuner.recommend.recommend import best_point
+from tuner.space.candidate import Assignment
 from tuner.space.space import SearchSpace
 
 DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE)
@@ -24,6 +25,13 @@ _WORST_LATENCY_MS = 1e6
 def distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
     """The flat search space: one ladder index for each parameter."""
     return {p.name: IntDistribution(0, len(p.ladder) - 1) for p in space.parameters}
+
+
+def as_running(assignment: Assignment, space: SearchSpace) -> FrozenTrial:
+    """A trial under way for Optuna's samplers."""
+    return optuna.create_trial(
+        state=TrialState.RUNNING, params=space.indices(assignment), distributions=distributions(space)
+    )
 
 
 def as_optuna_trial(  # noqa: PLR0917 (called at one place)

@@ -60,6 +60,15 @@ class Points:
     owners: NDArray[np.int64]
     settings: NDArray[np.int64]
 
+    def with_others(self, others: Points) -> Points:
+        """These points, and others of further trials or candidates."""
+        return Points(
+            np.concatenate([self.places, others.places]),
+            np.concatenate([self.busy, others.busy]),
+            np.concatenate([self.owners, others.owners + len(self.settings)]),
+            np.concatenate([self.settings, others.settings]),
+        )
+
 
 @dataclass(frozen=True)
 class Factors:
@@ -108,7 +117,7 @@ class FactorModel:
         *,
         better: Sequence[float] = (),
     ) -> None:
-        self._points, self._effects = points, effects
+        self._points, self._effects, self._unsure = points, effects, unsure
         self._better = np.array(better or [0.0] * errors.shape[1])
         kernel = _Kernel(points, points, effects)
         losses = self._losses(points)
@@ -116,7 +125,15 @@ class FactorModel:
         gibbs = _Gibbs(
             kernel.among(some), errors[some], np.square(unsure[some]), losses[some], np.random.default_rng(seed)
         )
-        self._fits = [_Fit(kernel, errors, np.square(unsure), losses, sizes) for sizes in gibbs.samples(SAMPLES)]
+        self._fits = [_Fit.of(kernel, errors, np.square(unsure), losses, sizes) for sizes in gibbs.samples(SAMPLES)]
+
+    def believe(self, points: Points) -> None:
+        """Count other points as measured, with just what is expected: means stay, deviations shrink."""
+        count = len(points.owners)
+        self._points = self._points.with_others(points)
+        self._unsure = np.concatenate([self._unsure, np.tile(np.median(self._unsure, axis=0), (count, 1))])
+        kernel = _Kernel(self._points, self._points, self._effects)
+        self._fits = [fit.believing(kernel, np.square(self._unsure)) for fit in self._fits]
 
     def at(self, points: Points) -> list[Factors]:
         """The factors of other points, for each sample."""
@@ -165,25 +182,33 @@ class _Kernel:
         return same
 
 
+@dataclass(frozen=True)
 class _Fit:
-    """The Gaussian processes for some sizes."""
+    """The Gaussian processes for some sizes: the factors of their covariances, and the weights of the n points."""
 
-    def __init__(
-        self,
+    sizes: _Sizes
+    factors: tuple[NDArray[np.float64], ...]
+    weights: tuple[NDArray[np.float64], ...]
+
+    @classmethod
+    def of(
+        cls,
         kernel: _Kernel,
         errors: NDArray[np.float64],
         noise: NDArray[np.float64],
         losses: NDArray[np.float64],
         sizes: _Sizes,
-    ) -> None:
-        self._sizes = sizes
+    ) -> _Fit:
+        """Fit the points; noise is (n, q) variances."""
         errors = errors - losses @ sizes.effects
-        shared = kernel.covariance(sizes) + sizes.launch**2 * kernel.same_launch
-        self._factors, self._weights = [], []
-        for column, level in enumerate(sizes.levels):
-            factor, _ = lapack.dpotrf(shared + np.diag(level**2 + noise[:, column]), lower=1)
-            self._factors.append(factor)
-            self._weights.append(lapack.dpotrs(factor, errors[:, column], lower=1)[0])
+        factors = _factored(kernel, noise, sizes)
+        weights = (lapack.dpotrs(factor, errors[:, column], lower=1)[0] for column, factor in enumerate(factors))
+        return cls(sizes, factors, tuple(weights))
+
+    def believing(self, kernel: _Kernel, noise: NDArray[np.float64]) -> _Fit:
+        """With more points at the end, whose errors are the expected ones, so that their weights are 0."""
+        weights = (np.append(each, np.zeros(len(noise) - len(each))) for each in self.weights)
+        return _Fit(self.sizes, _factored(kernel, noise, self.sizes), tuple(weights))
 
     def at(
         self,
@@ -192,16 +217,23 @@ class _Fit:
         owners: NDArray[np.int64],
         losses: NDArray[np.float64],
     ) -> Factors:
-        covariance = across.covariance(self._sizes)
-        effect = np.prod(1 + np.square(self._sizes.effects)[:, None] * shares, axis=0)[owners] - 1
-        prior = self._sizes.simulator**2 + effect
+        covariance = across.covariance(self.sizes)
+        effect = np.prod(1 + np.square(self.sizes.effects)[:, None] * shares, axis=0)[owners] - 1
+        prior = self.sizes.simulator**2 + effect
         means, deviations = [], []
-        for factor, weights in zip(self._factors, self._weights, strict=True):
+        for factor, weights in zip(self.factors, self.weights, strict=True):
             explained = np.square(solve_triangular(factor, covariance.T, lower=True, check_finite=False)).sum(axis=0)
             means.append(covariance @ weights)
             deviations.append(np.sqrt(np.maximum(prior - explained, 0.0)))
-        mean = np.stack(means, axis=1) + losses @ self._sizes.effects
+        mean = np.stack(means, axis=1) + losses @ self.sizes.effects
         return Factors(mean, np.stack(deviations, axis=1), np.sqrt(np.maximum(effect, 0.0)))
+
+
+def _factored(kernel: _Kernel, noise: NDArray[np.float64], sizes: _Sizes) -> tuple[NDArray[np.float64], ...]:
+    """The Cholesky factor of the points' covariance, for each quantity."""
+    shared = kernel.covariance(sizes) + sizes.launch**2 * kernel.same_launch
+    columns = enumerate(sizes.levels)
+    return tuple(lapack.dpotrf(shared + np.diag(level**2 + noise[:, column]), lower=1)[0] for column, level in columns)
 
 
 class _Gibbs:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -74,8 +75,7 @@ class JointForecast:
         self._simulated: dict[tuple[Scheduling, int], tuple[float, float]] = {}
         rows, errors, unsure = [], [], []
         for owner, trial in enumerate(observed):
-            some = np.unique(np.linspace(0, len(trial.levels) - 1, _LEVELS).round().astype(int))
-            for level in (trial.levels[number] for number in some):
+            for level in (trial.levels[number] for number in _some(len(trial.levels))):
                 throughput, latency = self._simulate(trial.scheduling, level.concurrency)
                 rows.append((trial.scheduling, level.concurrency, owner))
                 errors.append((math.log(level.throughput) - throughput, math.log(level.latency_ms) - latency))
@@ -87,6 +87,29 @@ class JointForecast:
         crowding = np.mean([each.mean for each in self._shares.crowding(points)], axis=0)
         off = np.array(errors) - np.outer(crowding, _SIGNS)
         self._factors = FactorModel(points, effects, off, np.array(unsure), seed, better=_SIGNS)
+
+    def believe(self, candidates: Sequence[Candidate], highest: int) -> None:
+        """Count candidates as measured, with just the results that are expected (kriging believer).
+
+        Expectations stay, and are less uncertain near the candidates. Source: Ginsbourger, Le Riche & Carraro, "Kriging
+        is well-suited to parallelize optimization" (2010).
+
+        Args:
+            candidates: The candidates.
+            highest: The highest load of their curves.
+        """
+        rows = []
+        for owner, (scheduling, _) in enumerate(candidates):
+            loads = loads_of(highest, scheduling)
+            rows += [(scheduling, loads[number], owner) for number in _some(len(loads))]
+            self._most_instances = max(self._most_instances, scheduling.instances)
+            self._largest_batch = max(self._largest_batch, largest_batch(scheduling))
+        if rows:
+            points = self._points(rows, [assignment for _, assignment in candidates])
+            # A copy of this forecast keeps what it shares with the original.
+            self._factors, self._shares = copy(self._factors), copy(self._shares)
+            self._factors.believe(points)
+            self._shares.believe(points.settings)
 
     def curves(self, candidates: Sequence[Candidate], highest: int) -> list[Curves]:
         """Predict the curves of candidates under loads that double up to the highest, once for each sample."""
@@ -226,6 +249,12 @@ class DeviceShares:
         """Whether it is known for the model's own values."""
         return self._model is not None
 
+    def believe(self, settings: NDArray[np.int64]) -> None:
+        """Count launches of other settings as measured, with just the expected shares; see `Effects.places`."""
+        if self._model is not None:
+            self._model = copy(self._model)
+            self._model.believe(_points_of_settings(settings))
+
     def crowding(self, points: Points) -> list[Crowding]:
         """How instances share the devices at points, for each sample."""
         busy = 2 ** (_BUSY * points.busy[:, 0])
@@ -270,6 +299,12 @@ def _demand(twin: Twin, trial: ObservedTrial) -> float:
     """The logarithm of the device time of an execution over the simulated one."""
     off = [each for level in trial.levels if (each := twin.demand_off(level)) is not None]
     return float(np.median(off)) if off else 0.0
+
+
+def _some(levels: int) -> list[int]:
+    """The numbers of the levels that the factors are learnt from."""
+    numbers: list[int] = np.unique(np.linspace(0, levels - 1, _LEVELS).round().astype(int)).tolist()
+    return numbers
 
 
 def _points_of_settings(settings: NDArray[np.int64]) -> Points:
