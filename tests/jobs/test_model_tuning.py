@@ -12,8 +12,9 @@ from support.builders import identity, point, space, trial
 from support.executors import FakeExecutor
 
 from tuner.core.errors import Cause
-from tuner.jobs.model_tuning import ModelTuning, RunContext
+from tuner.jobs.model_tuning import ModelTuning
 from tuner.jobs.progress import Progress
+from tuner.jobs.run_context import RunContext
 from tuner.measure.work import Failure, Outcome, Work
 from tuner.options.tune_job import TuneJob
 from tuner.study.run_folder import RunFolder
@@ -183,5 +184,5 @@ def test_a_launch_that_builds_engines_gets_a_share_of_the_budget(tmp_path: Path,
     job = TuneJob.make({"repository": "/models", "budget": budget})
     context = RunContext(job, out, anything, FakeExecutor(anything), Progress())
     tuning = ModelTuning(context, cast("Any", SimpleNamespace(name="mlp")), study)
-    assert tuning._limits(until=0.0).launch_s == 30.0 + 10 * 1.5
-    assert tuning._limits(until=0.0, slow=True).launch_s == build_s
+    assert tuning._budget.limits(until=0.0).launch_s == 30.0 + 10 * 1.5
+    assert tuning._budget.limits(until=0.0, slow=True).launch_s == build_s

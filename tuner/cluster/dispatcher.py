@@ -59,12 +59,15 @@ class Finished(Generic[_Key]):
     outcome: Outcome | None
 
 
+Requeued = Callable[[Piece[_Key], str], None]
+
+
 class Dispatcher(Generic[_Key]):
     """Gives work to the slots of an executor.
 
     Args:
         executor: The executor.
-        note: Takes messages about lost hosts.
+        requeued: Called with each piece whose slot was lost, and how; another host will do it.
         now: The clock, in seconds.
         sleep: Waits for some seconds.
     """
@@ -72,13 +75,13 @@ class Dispatcher(Generic[_Key]):
     def __init__(
         self,
         executor: Executor,
-        note: Callable[[str], None],
+        requeued: Requeued[_Key] = lambda _piece, _reason: None,
         *,
         now: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._executor = executor
-        self._note = note
+        self._requeued = requeued
         self._now = now
         self._sleep = sleep
         self._under_way: dict[Future[Outcome], Piece[_Key]] = {}
@@ -135,9 +138,8 @@ class Dispatcher(Generic[_Key]):
                     outcome = future.result()
                 except HostLostError as lost:
                     if piece.lost:
-                        self._note(f"{lost}; its work was lost a second time, and is dropped")
                         return Finished(piece, None)
-                    self._note(f"{lost}; its work is done again on another host")
+                    self._requeued(piece, str(lost))
                     self._again.append(replace(piece, lost=str(lost)))
                 else:
                     return Finished(piece, replace(outcome, host=piece.slot.host))

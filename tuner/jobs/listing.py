@@ -14,8 +14,8 @@ from tuner.config.repository import ModelFolder, ModelRepository
 from tuner.core import deadlines
 from tuner.core.errors import ServerError
 from tuner.core.machine import Machine
-from tuner.jobs.model_tuning import RunContext, terms_of
 from tuner.jobs.progress import Progress
+from tuner.jobs.run_context import RunContext, terms_of
 from tuner.jobs.tuning import chosen_models, own_configs, run_context
 from tuner.options.tune_job import TuneJob
 from tuner.servers.client import TritonClient

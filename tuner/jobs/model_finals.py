@@ -66,7 +66,7 @@ class ModelFinals:
         self._job = job
         self._study = study
         self._terms = terms
-        self._dispatcher = Dispatcher[str](executor, progress.note)
+        self._dispatcher = Dispatcher[str](executor)
         self._folder = folder
         self._limits = limits
         self._stored = stored

@@ -24,8 +24,9 @@ from tuner.core.errors import (
     UsageError,
 )
 from tuner.core.nvml import driver_version
-from tuner.jobs.model_tuning import ModelTuning, RunContext
+from tuner.jobs.model_tuning import ModelTuning
 from tuner.jobs.progress import ModelOutcome, Progress
+from tuner.jobs.run_context import RunContext
 from tuner.jobs.stored_job import store_job
 from tuner.load.inputs.input_data import check_input_data
 from tuner.load.inputs.shapes import check_somewhere

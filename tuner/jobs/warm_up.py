@@ -68,7 +68,7 @@ def measure_warm_up(  # noqa: PLR0917 (called at one place)
     else:
         progress.phase_began("warm-up")
         progress.note(f"measuring a warm-up: the first answer of trial {trial.number} took {format_duration(slow_s)}")
-        launches = _Launches(terms, executor, folder, limits(until), progress.note)
+        launches = _Launches(terms, executor, folder, limits(until))
         study.offer(_measured(warm_up, trial, launches))
 
 
@@ -88,7 +88,6 @@ class _Launches:
     executor: Executor
     folder: Path
     limits: Limits
-    note: Callable[[str], None]
 
     def first_answer(self, patch: Patch, name: str) -> tuple[FirstAnswer, Outcome]:
         """Launch a patch, and time its first answer.
@@ -97,7 +96,7 @@ class _Launches:
             ServerError: the launch or the first answer failed.
             TuningError: its hosts were lost.
         """
-        dispatcher = Dispatcher[str](self.executor, self.note)
+        dispatcher = Dispatcher[str](self.executor)
         work = Work(self.terms, patch, Loads(()), self.limits, _Shapes())
         outcome = dispatcher.carry_out(name, work, self.folder / name)
         if outcome.failure:

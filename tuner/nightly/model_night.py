@@ -23,8 +23,8 @@ from tuner.core.interrupts import put_off
 from tuner.core.json_text import finite
 from tuner.core.loads import Concurrency, SteadyLoad
 from tuner.jobs.event_progress import EventProgress
-from tuner.jobs.model_tuning import RunContext, trial_terms_of
 from tuner.jobs.progress import ModelOutcome, Progress, Progresses
+from tuner.jobs.run_context import RunContext, trial_terms_of
 from tuner.jobs.tuning import identity_of, reported, run_context, tune_model
 from tuner.measure.points import OperatingPoint
 from tuner.measure.quality_warnings import QualityCheck
@@ -374,7 +374,7 @@ class Launches:
             for rules in ((_RULES, _CANDIDATE_RULES) if context.job.rate is None else (_CANDIDATE_RULES,) * 2)
         )
         self._folder = folder
-        self._dispatcher = Dispatcher[str](context.executor, context.progress.note)
+        self._dispatcher = Dispatcher[str](context.executor)
         self.deployed = originals_of(context.spec, model, context.job).with_config(
             model.config.text if model.config else ""
         )
