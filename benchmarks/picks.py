@@ -47,7 +47,8 @@ from tuner.nightly.gate import decide
 from tuner.recommend.certify import certify
 from tuner.recommend.front import TrialPoint
 from tuner.recommend.recommend import Recommendation, recommend
-from tuner.recommend.verify import VerificationTerms, verify
+from tuner.recommend.rounds import VerificationTerms
+from tuner.recommend.verify import verify
 from tuner.stats.slo_verdict import SLOTest
 
 LIMIT = SLO({"p99": 25.0})

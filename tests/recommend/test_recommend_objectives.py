@@ -16,8 +16,9 @@ from tuner.measure.trial import TrialResult
 from tuner.recommend.front import hypervolume, pareto_front, points_of, rivals, usable_points
 from tuner.recommend.not_chosen import WhyNot, not_chosen
 from tuner.recommend.recommend import recommend
+from tuner.recommend.rounds import VerificationTerms
 from tuner.recommend.verification import Verification
-from tuner.recommend.verify import VerificationTerms, verify
+from tuner.recommend.verify import verify
 
 RATE = RequestRate(200.0)
 QUICK = Objective.quickest(Statistic.parse("p99"), RATE.per_s)

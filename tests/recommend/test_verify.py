@@ -25,8 +25,9 @@ from tuner.measure.work import UNHEARD, Limits, Loads, TrialContext, TrialTerms,
 from tuner.options.groups import LoadOptions
 from tuner.recommend.finalist import LEAST_ROUNDS, MOST_ROUNDS
 from tuner.recommend.recommend import Recommendation, recommend
+from tuner.recommend.rounds import VerificationTerms
 from tuner.recommend.verification import Verification
-from tuner.recommend.verify import VerificationTerms, verify
+from tuner.recommend.verify import verify
 from tuner.servers.process import ProcessLauncher
 from tuner.stats.slo_verdict import SLOTest, Verdict
 from tuner.testing.repositories import ModelRepositoryFactory, config_text

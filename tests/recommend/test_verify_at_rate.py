@@ -14,8 +14,8 @@ from tuner.core.slo import SLO, Statistic
 from tuner.measure.points import OperatingPoint
 from tuner.measure.trial import TrialResult
 from tuner.recommend.recommend import Recommendation, recommend
+from tuner.recommend.rounds import VerificationTerms
 from tuner.recommend.verification import Verification
-from tuner.recommend.verify import VerificationTerms
 from tuner.recommend.verify_at_rate import verify_at_rate
 from tuner.stats.slo_verdict import SLOTest
 
@@ -71,8 +71,14 @@ class Machine:
     ) -> tuple[Recommendation, tuple[Verification, ...]]:
         """Verify trials whose search measured these latencies, the baseline first."""
         trials = [trial(number, point(RATE, 200, p99, kept_up=True)) for number, p99 in enumerate(searched)]
-        terms = VerificationTerms(slo=self.slo, until=self.wall_s + within_s, launch_s=4.0, now=lambda: self.wall_s)
-        told = verify_at_rate(trials, QUICK, self, terms, verified=verified, note=self.notes.append)
+        terms = VerificationTerms(
+            slo=self.slo,
+            until=self.wall_s + within_s,
+            launch_s=4.0,
+            now=lambda: self.wall_s,
+            objective=QUICK,
+        )
+        told = verify_at_rate(trials, self, terms, verified=verified, note=self.notes.append)
         return recommend(trials, self.slo, told, objective=QUICK), told
 
     def launches_of(self, number: int) -> int:

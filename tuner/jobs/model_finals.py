@@ -20,9 +20,10 @@ from tuner.measure.work import Limits, Loads, TrialTerms, Work
 from tuner.options.tune_job import TuneJob
 from tuner.recommend.certified import CertifiedRate
 from tuner.recommend.certify import Certification
+from tuner.recommend.rounds import VerificationTerms
 from tuner.recommend.speed import Speed
 from tuner.recommend.verification import Verification
-from tuner.recommend.verify import VerificationTerms, verify
+from tuner.recommend.verify import verify
 from tuner.recommend.verify_at_rate import verify_at_rate
 from tuner.results.words import point_in_words
 from tuner.search.goal import Goal
@@ -113,9 +114,7 @@ class ModelFinals:
                 eliminated=eliminated,
             )
         else:
-            verify_at_rate(
-                study.trials, objective, measure, terms, verified=before, keep=keep, note=note, eliminated=eliminated
-            )
+            verify_at_rate(study.trials, measure, terms, verified=before, keep=keep, note=note, eliminated=eliminated)
         for verified in study.verified:
             if verified.point and verified not in before:
                 words = point_in_words(verified.point, objective.percentile_for(job.slo), objective)

@@ -18,7 +18,7 @@ from tuner.jobs.events import Phase
 from tuner.measure.points import OperatingPoint
 from tuner.measure.trial import TrialResult
 from tuner.recommend.recommend import Recommendation
-from tuner.recommend.verify import elimination_in_words
+from tuner.recommend.rounds import elimination_in_words
 from tuner.servers.docker.pull import Pull
 from tuner.study.run_folder import RunFolder
 from tuner.study.study import Study

@@ -183,12 +183,11 @@ class Finalist:
         is_over = len(verification.rounds) >= LEAST_ROUNDS and self._is_over(verification)
         return FinalistStatus.NEAR_LIMIT if is_open or is_over else FinalistStatus.REMAINS
 
-    def add(self, load: Load, number: int, point: OperatingPoint, *, choosing: bool) -> None:
-        """Add a round with its number; `choosing`: whether it has a part in the choice."""
+    def add(self, load: Load, number: int, point: OperatingPoint, *, choosing: bool, host: str = "") -> None:
+        """Add a round with its number and host; `choosing`: whether it has a part in the choice."""
         so_far = self._verification(load)
-        self._update(
-            load, rounds=(*so_far.rounds, point), numbers=(*so_far.numbers, number), failure=self._fault(point)
-        )
+        self.verifications[load] = so_far.with_round(point, number, host)
+        self._update(load, failure=so_far.failure or self._fault(point))
         if choosing:
             self.choose(load)
 

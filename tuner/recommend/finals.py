@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tuner.core.loads import Concurrency, Load
 from tuner.core.objectives import Objective
 from tuner.core.slo import SLO
+from tuner.measure.points import OperatingPoint
 from tuner.measure.trial import TrialResult
 from tuner.recommend.allocation import worth
 from tuner.recommend.finalist import LEAST_ROUNDS, MOST_ROUNDS, Finalist, FinalistStatus, is_decided
@@ -49,23 +51,71 @@ HasTimeFor = Callable[[int], bool]
 
 
 @dataclass(frozen=True)
-class Round:
+class Selection:
     """Configs to launch side by side under some loads; `choosing`: whether they have a part in the choice."""
 
     due: tuple[Due, ...]
     choosing: bool
 
 
+class UnderWay:
+    """The launches of rounds under way: they count as coming, so that no information is bought twice.
+
+    They are known by the trial's number, as finalists are made anew when the search has more trials.
+    """
+
+    def __init__(self) -> None:
+        self._rounds: dict[int, dict[tuple[int, Load], bool]] = {}
+        """By round, trial and load: whether the launch has a part in the choice."""
+
+    def begin(self, number: int, selection: Selection) -> None:
+        """A round begins."""
+        self._rounds[number] = {(finalist.number, load): selection.choosing for finalist, load in selection.due}
+
+    def received(self, number: int, trial: int) -> None:
+        """The result of a launch is known."""
+        self._rounds[number] = {due: chooses for due, chooses in self._rounds[number].items() if due[0] != trial}
+
+    def end(self, number: int) -> None:
+        """A round is over."""
+        del self._rounds[number]
+
+    def chooses(self, number: int, trial: int, load: Load) -> bool:
+        """Whether a launch has a part in the choice."""
+        return self._rounds[number][trial, load]
+
+    def choose(self, trial: int, load: Load) -> None:
+        """Give a finalist up: its launches under way have a part in the choice of the next one."""
+        for due in self._rounds.values():
+            if (trial, load) in due:
+                due[trial, load] = True
+
+    def launches(self, trial: int) -> int:
+        """The number of launches of a trial."""
+        return sum(any(number == trial for number, _ in due) for due in self._rounds.values())
+
+    @property
+    def choosing(self) -> int:
+        """The number of launches that have a part in the choice."""
+        return sum(len({trial for (trial, _), chooses in due.items() if chooses}) for due in self._rounds.values())
+
+    def confirming(self, trial: int) -> Counter[Load]:
+        """By load, the number of launches of a trial that have no part in the choice."""
+        open_ = (item for due in self._rounds.values() for item in due.items())
+        return Counter(load for (number, load), chooses in open_ if number == trial and not chooses)
+
+
 class Finals:
     """The finalists of a search.
 
     Args:
-        trials: The trials of a finished search, the baseline first.
+        trials: The trials of a search, the baseline first.
         slo: The limits; may be empty.
         objective: The objective.
         max_gpu_memory: Limit on the memory of each GPU, in bytes; None: no limit.
         expected: See `tuner.recommend.verify.verify`.
         verified: Verifications of an earlier run.
+        under_way: The launches under way.
 
     Attributes:
         baseline: The baseline; None: it violates the SLO at every load.
@@ -79,15 +129,18 @@ class Finals:
         max_gpu_memory: int | None,
         expected: Mapping[int, Speed],
         verified: Iterable[Verification],
+        under_way: UnderWay | None = None,
     ) -> None:
         self._slo, self._objective, self._max_gpu_memory, self._expected = slo, objective, max_gpu_memory, expected
+        self._under_way = under_way or UnderWay()
         self._before = {(v.trial, v.load): v for v in verified}
         self._finalists = [self._finalist(entry) for entry in shortlist(trials, slo, max_gpu_memory, objective)]
         self.baseline = next((f for f in self._finalists if f.number == 0), None)
         # The gain is relative to the baseline, even if it exceeds the GPU memory limit.
         if self.baseline is None and trials and (own := ShortlistEntry.of(trials[0], slo, objective)):
             self.baseline = self._finalist(own)
-        self.learn()
+        self._by_number = {finalist.number: finalist for finalist in self.all}
+        self._learn()
 
     @property
     def verifications(self) -> tuple[Verification, ...]:
@@ -95,53 +148,109 @@ class Finals:
         now = {(v.trial, v.load): v for finalist in self.all for v in finalist.verifications.values()}
         return tuple({**self._before, **now}.values())
 
-    def next_round(self, has_time_for: HasTimeFor) -> Round | None:
-        """The next round; None when the result is precise enough, or there is no time for another."""
-        return self._choosing_round(has_time_for) or self._confirming_round(has_time_for)
+    def next_round(self, has_time_for: HasTimeFor, *, slots: int = 1, speculative: bool = False) -> Selection | None:
+        """The next round; None when the result is precise enough, or no other is due now, or there is no time for it.
 
-    def _choosing_round(self, has_time_for: HasTimeFor) -> Round | None:
+        Args:
+            has_time_for: Whether there is time for so many launches, one after the other.
+            slots: Number of rounds that can be carried out at a time.
+            speculative: See `tuner.recommend.rounds.VerificationPlan.due`.
+        """
+        self._learn()
+        confirming_launches = 2 * math.ceil(LEAST_ROUNDS / slots)
+        choosing = self._choosing_round(has_time_for, confirming_launches, speculative=speculative)
+        if choosing or speculative or self._under_way.choosing:
+            return choosing
+        return self._confirming_round(has_time_for)
+
+    def _choosing_round(
+        self, has_time_for: HasTimeFor, confirming_launches: int, *, speculative: bool
+    ) -> Selection | None:
         """The finalists whose launch improves the choice most; None when none is worth it, or time is short."""
+        most_each, most = (part // 2 if speculative else part for part in (_MOST_EACH, _MOST_CHOOSING))
         remaining = {f: load for f in self._open if (load := f.load(_CHOOSE, steady=True))}
-        if len(remaining) < 2 or sum(f.choosing for f in self.all) >= _MOST_CHOOSING:
+        if len(remaining) < 2 or sum(f.choosing for f in self.all) + self._under_way.choosing >= most:
             return None
         chosen, _ = self._confirming() or (None, None)
-        gains = worth([f.value(load) for f, load in remaining.items()], self._spread.deviation)
+        gains = worth([self._coming(f, load) for f, load in remaining.items()], self._spread.deviation)
         ranked = sorted(zip(gains, remaining.items(), strict=True), key=lambda pair: pair[0], reverse=True)
         best = max(remaining, key=lambda f: f.value(remaining[f]).mean)
         # The first launch of the best one tells which load to confirm it under.
-        unsure = best if self._slo.limits and not best.launches and not chosen else None
+        unsure = best if self._slo.limits and not self._launches(best) and not chosen else None
         least = _WORTH_STILL if chosen else _WORTH
         due = tuple(
             due
             for gain, due in ranked
-            if (gain >= least or due[0] is unsure) and len(due[0].launches) < _MOST_EACH and due[0] is not chosen
+            if (gain >= least or due[0] is unsure) and self._launches(due[0]) < most_each and due[0] is not chosen
         )[:_SIDE_BY_SIDE]
-        in_time = has_time_for(len(due) + 2 * LEAST_ROUNDS)
-        return Round(due, choosing=True) if due and in_time else None
+        in_time = has_time_for(len(due) + confirming_launches)
+        return Selection(due, choosing=True) if due and in_time else None
 
-    def _confirming_round(self, has_time_for: HasTimeFor) -> Round | None:
+    def _confirming_round(self, has_time_for: HasTimeFor) -> Selection | None:
         """The chosen finalist and the baseline; None when the result is precise enough, or time is up."""
         chosen = self._confirming() or self._choice()
         if chosen is None:
             return None
         finalist, load = chosen
-        verification = finalist.verifications.get(load)
+        verification = finalist.verifications.get(load) or Verification(trial=finalist.number, load=load)
         beside = [] if finalist is self.baseline else self._beside(load)
+        coming = self._under_way.confirming(finalist.number)[load]
+        rounds = len(verification.confirming) + coming
         precise = False
-        if verification and len(verification.confirming) >= LEAST_ROUNDS:
+        if rounds >= LEAST_ROUNDS:
+            if rounds - coming < LEAST_ROUNDS:
+                return None  # those under way tell how many more it takes
             precise = self._is_precise(verification, beside)
             sure = is_decided(verification) and not finalist.is_near(load, _CONFIRM)
-            if len(verification.confirming) >= MOST_ROUNDS or (precise and sure):
+            if rounds >= MOST_ROUNDS or (precise and sure):
                 return None
         due = (chosen,) if precise else (chosen, *beside)
-        late = verification and verification.confirms and not has_time_for(len({f for f, _ in due}))
-        return None if late else Round(due, choosing=False)
+        late = rounds > 0 and not has_time_for(len({f for f, _ in due}))
+        return None if late else Selection(due, choosing=False)
+
+    def _coming(self, finalist: Finalist, load: Load) -> Speed:
+        """Its value as if the launches under way had confirmed what is expected (kriging believer)."""
+        value, launches = finalist.value(load), self._under_way.launches(finalist.number)
+        if not launches or not value.deviation:
+            return value
+        precision = value.deviation**-2 + launches * self._spread.deviation**-2
+        return Speed(value.mean, precision**-0.5)
+
+    def _launches(self, finalist: Finalist) -> int:
+        return len(finalist.launches) + self._under_way.launches(finalist.number)
+
+    def add(self, number: int, trial: int, load: Load, point: OperatingPoint, host: str = "") -> None:
+        """Count the point of a launch of a round."""
+        choosing = self._under_way.chooses(number, trial, load)
+        if finalist := self._by_number.get(trial):
+            finalist.add(load, number, point, choosing=choosing, host=host)
+            return
+        # It is no finalist any more.
+        so_far = self._before.get((trial, load)) or Verification(trial=trial, load=load)
+        after = so_far.with_round(point, number, host)
+        self._before[trial, load] = after.model_copy(update={"choosing": len(after.rounds)})
+
+    def fail(self, trial: int, load: Load, reason: str) -> None:
+        """Record a failure."""
+        if finalist := self._by_number.get(trial):
+            finalist.fail(load, reason)
+            return
+        so_far = self._before.get((trial, load)) or Verification(trial=trial, load=load)
+        self._before[trial, load] = so_far.model_copy(update={"failure": reason})
+
+    def why_out(self, trial: int, load: Load) -> str | None:
+        """Why a finalist is eliminated under a load; None: it is not."""
+        finalist = self._by_number.get(trial)
+        status = finalist.status(load) if finalist else FinalistStatus.REMAINS
+        if finalist is None or status is FinalistStatus.REMAINS:
+            return None
+        return finalist.verifications[load].failure or status.value
 
     @property
     def _open(self) -> list[Finalist]:
         """The finalists that may be launched, so that it ends however much time there is."""
-        began = [f for f in self._finalists if f.launches]
-        if sum(len(f.launches) for f in began) >= _MOST_LAUNCHES:
+        began = [f for f in self._finalists if self._launches(f)]
+        if sum(self._launches(f) for f in began) >= _MOST_LAUNCHES:
             return []
         return began if len(began) >= _MOST_FINALISTS else self._finalists
 
@@ -156,7 +265,9 @@ class Finals:
             overtaken = max(others, default=-math.inf) > chosen.value(load).mean + math.log(_BETTER)
             if not overtaken and not chosen.is_near(load, _KEEP) and not self._may_rise(chosen, load):
                 return chosen, load
-            chosen.choose(load)
+            if load in chosen.verifications:
+                chosen.choose(load)
+            self._under_way.choose(chosen.number, load)
         return None
 
     def _may_rise(self, chosen: Finalist, load: Concurrency) -> bool:
@@ -187,21 +298,21 @@ class Finals:
 
     def _own_load(self, baseline: Finalist, but: Load | None = None) -> Concurrency | None:
         """The load of the baseline, which stays the same until it is eliminated."""
-        confirmed = {at: len(baseline.verifications[at].rounds) for at in self._confirmed(baseline) if at != but}
+        coming = self._under_way.confirming(baseline.number)
+        rounds = {at: len(verification.rounds) for at, verification in baseline.verifications.items()}
+        confirmed = {at: rounds.get(at, 0) + coming[at] for at in self._confirmed(baseline) if at != but}
         return max(confirmed, key=lambda at: confirmed[at], default=baseline.load(_CHOOSE))
 
-    @staticmethod
-    def _confirmed(finalist: Finalist) -> list[Concurrency]:
-        """The remaining loads with confirming rounds."""
+    def _confirmed(self, finalist: Finalist) -> list[Concurrency]:
+        """The remaining loads with confirming rounds, those under way included."""
+        confirmed = [load for load, verification in finalist.verifications.items() if verification.confirms]
         return [
             load
-            for load, verification in finalist.verifications.items()
-            if isinstance(load, Concurrency)
-            and verification.confirms
-            and finalist.status(load) is FinalistStatus.REMAINS
+            for load in dict.fromkeys([*confirmed, *self._under_way.confirming(finalist.number)])
+            if isinstance(load, Concurrency) and finalist.status(load) is FinalistStatus.REMAINS
         ]
 
-    def learn(self) -> None:
+    def _learn(self) -> None:
         """Update what is expected of each finalist."""
         merits, latencies = [f.merit_speeds for f in self.all], [f.latency_speeds for f in self.all]
         self._spread, latency_spread = Spread.of(merits), Spread.of(latencies)
@@ -229,14 +340,18 @@ class Finals:
     def _is_precise(self, verification: Verification, beside: Sequence[Due]) -> bool:
         """Whether the gain over the baseline beside it is known, or the objective, where there is no baseline.
 
+        Pairs under way count as if they were known.
+
         The spread between all launches decides, not that of these rounds: they may agree by chance.
         """
         launch = Z95 * self._spread.deviation
+        coming = self._under_way.confirming(verification.trial)[verification.load]
         if not beside:
-            return launch / math.sqrt(len(verification.confirming)) <= _PRECISE
+            return launch / math.sqrt(len(verification.confirming) + coming) <= _PRECISE
         rounds = (baseline.verifications[load] for baseline, load in beside if load in baseline.verifications)
         pairs = max((pairs_of(verification, each, self._objective) for each in rounds), key=len, default=())
-        if len(pairs) < LEAST_ROUNDS:
+        coming = min(coming, sum(self._under_way.confirming(0).values()))
+        if len(pairs) < 2 or len(pairs) + coming < LEAST_ROUNDS:
             return False
         gain = abs(math.log(paired_ratio(pairs).value))
-        return launch * math.sqrt(2 / len(pairs)) <= max(_PRECISE, _GAIN_PRECISE * gain)
+        return launch * math.sqrt(2 / (len(pairs) + coming)) <= max(_PRECISE, _GAIN_PRECISE * gain)

@@ -82,10 +82,11 @@ def unpaired_ratio(above: TrialPoint, below: TrialPoint, verified: Sequence[Veri
 
 
 def pairs_of(above: Verification, below: Verification, objective: Objective = THROUGHPUT) -> tuple[Pair, ...]:
-    """The merits of both in those rounds that confirm `above` and measured `below`, too."""
-    confirming = zip(above.numbers[above.choosing :], above.confirming, strict=False)
-    others = dict(zip(below.numbers, below.rounds, strict=False))
-    return tuple((point.merit(objective), others[n].merit(objective)) for n, point in confirming if n in others)
+    """The merits of both in those rounds that confirm `above` and measured `below` on the same host, too."""
+    rounds = zip(above.numbers, above.hosts_of_rounds, strict=False)
+    confirming = zip(tuple(rounds)[above.choosing :], above.confirming, strict=False)
+    others = dict(zip(zip(below.numbers, below.hosts_of_rounds, strict=False), below.rounds, strict=False))
+    return tuple((point.merit(objective), others[at].merit(objective)) for at, point in confirming if at in others)
 
 
 def paired_ratio(pairs: Sequence[Pair], tail: float = TAIL) -> Interval:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import math
 from statistics import geometric_mean, median
+from typing import TypeVar
 
 from tuner.core.loads import Load
 from tuner.core.record import Record
 from tuner.core.slo import Percentile
 from tuner.measure.points import OperatingPoint, limits_together, rounds_together
 from tuner.stats.slo_verdict import SLOTest
+
+_T = TypeVar("_T")
 
 
 class Verification(Record):
@@ -22,8 +25,9 @@ class Verification(Record):
     Attributes:
         trial: The number of the trial of the config.
         load: The load.
-        rounds: One point for each launch, in order of time; empty if the first launch failed.
+        rounds: One point for each launch, in order of the rounds; empty if the first launch failed.
         numbers: The number of the round of each point. Points of the same round ran side by side.
+        hosts: The host of each point; empty: all are from the machine of the run.
         choosing: The number of first rounds that had a part in choosing the best.
         failure: Why it failed, in one line; None: it did not.
     """
@@ -32,8 +36,26 @@ class Verification(Record):
     load: Load
     rounds: tuple[OperatingPoint, ...] = ()
     numbers: tuple[int, ...] = ()
+    hosts: tuple[str, ...] = ()
     choosing: int = 0
     failure: str | None = None
+
+    @property
+    def hosts_of_rounds(self) -> tuple[str, ...]:
+        """The host of each point; empty: the machine of the run."""
+        return self.hosts or ("",) * len(self.rounds)
+
+    def with_round(self, point: OperatingPoint, number: int, host: str = "") -> Verification:
+        """The same with one more round; rounds that were carried out at a time may end in any order."""
+        at = sum(before < number for before in self.numbers)
+        hosts = _inserted(self.hosts_of_rounds, at, host)
+        return self.model_copy(
+            update={
+                "rounds": _inserted(self.rounds, at, point),
+                "numbers": _inserted(self.numbers, at, number),
+                "hosts": hosts if any(hosts) else (),
+            }
+        )
 
     @property
     def confirming(self) -> tuple[OperatingPoint, ...]:
@@ -68,3 +90,7 @@ class Verification(Record):
         if self.failure or not self.rounds:
             return None
         return rounds_together(self.confirming or self.rounds).model_copy(update={"limits": self.limits})
+
+
+def _inserted(values: tuple[_T, ...], at: int, value: _T) -> tuple[_T, ...]:
+    return (*values[:at], value, *values[at:])

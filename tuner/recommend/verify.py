@@ -12,76 +12,25 @@ The next round follows from the verifications alone, so that a resumed run goes 
 from __future__ import annotations
 
 import random
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Protocol
 
-from tuner.core.errors import ServerError
-from tuner.core.loads import Concurrency, Load
-from tuner.core.objectives import THROUGHPUT, Objective
-from tuner.core.slo import SLO
+from tuner.core.loads import Load
 from tuner.measure.points import OperatingPoint
 from tuner.measure.trial import TrialResult
-from tuner.recommend.finalist import Finalist, FinalistStatus
-from tuner.recommend.finals import Due, Finals, Round
+from tuner.recommend.finals import Finals, Selection, UnderWay
+from tuner.recommend.rounds import (
+    Eliminated,
+    Pace,
+    Relaunch,
+    RelaunchAndMeasure,
+    Round,
+    VerificationTerms,
+    carry_out_rounds,
+    noted,
+)
 from tuner.recommend.speed import Speed
 from tuner.recommend.verification import Verification
-
-
-class RelaunchAndMeasure(Protocol):
-    """Relaunches a trial's config, and measures it under some loads."""
-
-    def __call__(self, trial: TrialResult, loads: Sequence[Load], number: int) -> Iterator[OperatingPoint]:
-        """Measure, and yield each point as soon as it is known, so that a later failure loses no point.
-
-        Args:
-            trial: The trial whose config is launched.
-            loads: The loads to offer, one after the other.
-            number: Number of the round.
-
-        Raises:
-            ServerError: the launch or a measurement failed.
-        """
-
-
-Eliminated = Callable[[int, Load, str], None]
-"""Called with a finalist that cannot win any more: its trial, the load, and the reason."""
-
-
-def elimination_in_words(trial: int, load: Load, reason: str) -> str:
-    """A message that a finalist cannot win any more under a load."""
-    return f"eliminated trial {trial} at {load}: {reason}"
-
-
-def noted(note: Callable[[str], None]) -> Eliminated:
-    """Makes a note of each eliminated finalist."""
-    return lambda trial, load, reason: note(elimination_in_words(trial, load, reason))
-
-
-@dataclass(frozen=True)
-class VerificationTerms:
-    """Limits of a verification.
-
-    Attributes:
-        slo: The limits; may be empty.
-        until: Deadline, by `now`. No round begins that would end later, except the first confirming round, which begins
-            before it.
-        launch_s: Expected seconds of a launch, measurements included.
-        seed: Seed of the order of launches within a round.
-        max_gpu_memory: GPU memory in bytes that a server may take of each GPU; None: all of it.
-        now: The clock, in seconds.
-        objective: The objective.
-    """
-
-    slo: SLO
-    until: float
-    launch_s: float
-    seed: int = 0
-    max_gpu_memory: int | None = None
-    now: Callable[[], float] = time.monotonic
-    objective: Objective = THROUGHPUT
 
 
 def verify(
@@ -95,7 +44,7 @@ def verify(
     note: Callable[[str], None] = lambda _: None,
     eliminated: Eliminated | None = None,
 ) -> tuple[Verification, ...]:
-    """Choose among the best candidates, and confirm the choice.
+    """Choose among the best candidates, and confirm the choice, on one slot.
 
     Args:
         trials: The trials of a finished search, the baseline first.
@@ -111,78 +60,116 @@ def verify(
     Returns:
         All verifications; `tuner.recommend.recommend` chooses the best of them.
     """
-    finals = Finals(trials, terms.slo, terms.objective, terms.max_gpu_memory, expected, verified)
-    launches = _Launches(finals, measure, terms, note, eliminated or noted(note))
-    try:
-        while due := launches.next_round():
-            launches.play(due)
-            keep(finals.verifications)
-    finally:
-        keep(finals.verifications)
-    return finals.verifications
+    plan = FinalsPlan(trials, terms, expected=expected, verified=verified, note=note, eliminated=eliminated)
+    carry_out_rounds(plan, measure, terms.now, keep)
+    return plan.verifications
 
 
-class _Launches:
-    """Launches the rounds of the finalists.
+class FinalsPlan:
+    """The rounds of the finalists of a search; a `tuner.recommend.rounds.VerificationPlan`.
 
-    Attributes:
-        finals: The finalists.
+    Args:
+        trials: The trials of a search, the baseline first.
+        terms: Its limits.
+        expected: See `verify`.
+        verified: See `verify`.
+        note: See `verify`.
+        eliminated: See `verify`.
     """
 
     def __init__(
         self,
-        finals: Finals,
-        measure: RelaunchAndMeasure,
+        trials: Sequence[TrialResult],
         terms: VerificationTerms,
-        note: Callable[[str], None],
-        eliminated: Eliminated,
+        *,
+        expected: Mapping[int, Speed] = MappingProxyType({}),
+        verified: Iterable[Verification] = (),
+        note: Callable[[str], None] = lambda _: None,
+        eliminated: Eliminated | None = None,
     ) -> None:
-        self.finals, self._measure, self._terms, self._note = finals, measure, terms, note
-        self._eliminated = eliminated
-        self._round = max((number for v in finals.verifications for number in v.numbers), default=0)
-        self._launches, self._took_s = 1, terms.launch_s
-        self._confirms: Due | None = None
+        self._terms, self._note, self._eliminated = terms, note, eliminated or noted(note)
+        self._under_way, self._pace = UnderWay(), Pace(terms)
+        self._finals = self._finals_of(trials, expected, verified)
+        self._round = max((number for v in self.verifications for number in v.numbers), default=0)
+        self._confirms: tuple[int, Load] | None = None
+        self._told = set[tuple[int, Load]]()
 
-    def next_round(self) -> Round | None:
-        """See `Finals.next_round`."""
-        return self.finals.next_round(self._has_time_for) if self._terms.now() < self._terms.until else None
+    @property
+    def verifications(self) -> tuple[Verification, ...]:
+        """See `VerificationPlan`."""
+        return self._finals.verifications
 
-    def play(self, game: Round) -> None:
-        """Launch one round in random order, so that the first launch after a pause varies."""
+    def due(self, *, speculative: bool = False) -> Round | None:
+        """See `VerificationPlan`."""
+        if self._pace.is_over:
+            return None
+        has_time_for = self._pace.has_time_for
+        selection = self._finals.next_round(has_time_for, slots=self._terms.slots, speculative=speculative)
+        if selection is None:
+            return None
         self._round += 1
-        if not game.choosing and game.due[0] != self._confirms:
-            self._confirms = game.due[0]
-            self._note(f"confirming {_name(*self._confirms)}")
-        launches: dict[Finalist, list[Concurrency]] = {}
-        for finalist, load in sorted(game.due, key=lambda due: due[1].requests):
-            launches.setdefault(finalist, []).append(load)
+        self._under_way.begin(self._round, selection)
+        if not selection.choosing and (confirms := (selection.due[0][0].number, selection.due[0][1])) != self._confirms:
+            self._confirms = confirms
+            self._note(f"confirming {_name(*confirms)}")
+        return Round(self._round, self._in_order(selection), selection.choosing)
+
+    def _in_order(self, selection: Selection) -> tuple[Relaunch, ...]:
+        """The launches of a round in random order, so that the first launch after a pause varies."""
+        loads: dict[int, list[Load]] = {}
+        trials = {finalist.number: finalist.entry.trial for finalist, _ in selection.due}
+        for finalist, load in sorted(selection.due, key=lambda due: due[1].requests):
+            loads.setdefault(finalist.number, []).append(load)
         order = random.Random(f"{self._terms.seed} {self._round}")  # noqa: S311 (no secret)
-        for finalist, loads in order.sample(list(launches.items()), len(launches)):
-            self._launch(finalist, loads, choosing=game.choosing)
-        self.finals.learn()
-        for finalist, load in game.due:
-            status = finalist.status(load)
-            if status is not FinalistStatus.REMAINS:
-                self._eliminated(finalist.number, load, finalist.verifications[load].failure or status.value)
+        return tuple(Relaunch(trials[n], tuple(loads[n])) for n in order.sample(list(loads), len(loads)))
 
-    def _launch(self, finalist: Finalist, loads: Sequence[Concurrency], *, choosing: bool) -> None:
-        """Launch a config, and measure it under some loads, the lowest first."""
-        for load in loads:
-            if load not in finalist.verifications and (choosing or finalist is self.finals.baseline):
-                self._note(f"verifying {_name(finalist, load)}")
-        began, open_ = self._terms.now(), list(loads)
-        try:
-            for point in self._measure(finalist.entry.trial, loads, self._round):
-                finalist.add(open_.pop(0), self._round, point, choosing=choosing)
-        except ServerError as error:
-            for load in open_:
-                finalist.fail(load, f"{error.cause.value}: {error}")
-        self._launches += 1
-        self._took_s += self._terms.now() - began
+    def begin(self, due: Round, launch: Relaunch) -> None:
+        """See `VerificationPlan`."""
+        number = launch.trial.number
+        known = {verification.load for verification in self.verifications if verification.trial == number}
+        for load in launch.loads:
+            if load not in known and (due.choosing or number == 0):
+                self._note(f"verifying {_name(number, load)}")
 
-    def _has_time_for(self, launches: int) -> bool:
-        return self._terms.now() + launches * self._took_s / self._launches <= self._terms.until
+    def receive(  # noqa: PLR0917 (the result of one launch)
+        self,
+        due: Round,
+        launch: Relaunch,
+        points: Sequence[OperatingPoint],
+        failure: str | None = None,
+        host: str = "",
+        took_s: float | None = None,
+    ) -> None:
+        """See `VerificationPlan`."""
+        number = launch.trial.number
+        for load, point in zip(launch.loads, points, strict=False):
+            self._finals.add(due.number, number, load, point, host)
+        if failure is not None:
+            for load in launch.loads[len(points) :]:
+                self._finals.fail(number, load, failure)
+        self._under_way.received(due.number, number)
+        self._pace.launched(took_s)
+
+    def end(self, due: Round) -> None:
+        """See `VerificationPlan`."""
+        self._under_way.end(due.number)
+        for launch in due.launches:
+            for load in launch.loads:
+                number = launch.trial.number
+                if (number, load) not in self._told and (reason := self._finals.why_out(number, load)):
+                    self._told.add((number, load))
+                    self._eliminated(number, load, reason)
+
+    def update(self, trials: Sequence[TrialResult], expected: Mapping[int, Speed] = MappingProxyType({})) -> None:
+        """See `VerificationPlan`."""
+        self._finals = self._finals_of(trials, expected, self.verifications)
+
+    def _finals_of(
+        self, trials: Sequence[TrialResult], expected: Mapping[int, Speed], verified: Iterable[Verification]
+    ) -> Finals:
+        terms = self._terms
+        return Finals(trials, terms.slo, terms.objective, terms.max_gpu_memory, expected, verified, self._under_way)
 
 
-def _name(finalist: Finalist, load: Load) -> str:
-    return f"trial {finalist.number} at {load}"
+def _name(trial: int, load: Load) -> str:
+    return f"trial {trial} at {load}"

@@ -8,20 +8,31 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from types import MappingProxyType
 
-from tuner.core.errors import ServerError
 from tuner.core.loads import RequestRate
-from tuner.core.objectives import Objective
 from tuner.core.quantities import format_size
 from tuner.measure.points import OperatingPoint
 from tuner.measure.trial import TrialResult
 from tuner.recommend.front import usable_points
 from tuner.recommend.recommend import holds
+from tuner.recommend.rounds import (
+    Eliminated,
+    Pace,
+    Relaunch,
+    RelaunchAndMeasure,
+    Round,
+    VerificationPlan,
+    VerificationTerms,
+    carry_out_rounds,
+    noted,
+)
+from tuner.recommend.speed import Speed
 from tuner.recommend.verification import Verification
-from tuner.recommend.verify import Eliminated, RelaunchAndMeasure, VerificationTerms, noted
+from tuner.recommend.verify import FinalsPlan
 from tuner.stats.slo_verdict import CONFIDENCE, Verdict, together
 
 # Finalists that run side by side to choose among them, and rounds of each.
@@ -34,7 +45,6 @@ _LEAST_ROUNDS, _MOST_ROUNDS, _PRECISE = 3, 8, 0.1
 
 def verify_at_rate(
     trials: Sequence[TrialResult],
-    objective: Objective,
     measure: RelaunchAndMeasure,
     terms: VerificationTerms,
     *,
@@ -43,29 +53,42 @@ def verify_at_rate(
     note: Callable[[str], None] = lambda _: None,
     eliminated: Eliminated | None = None,
 ) -> tuple[Verification, ...]:
-    """Choose among the quickest candidates, and confirm the choice beside the baseline.
+    """Choose among the quickest candidates, and confirm the choice beside the baseline, on one slot.
 
     Args:
         trials: The trials of a finished search at one rate, the baseline first.
-        objective: The latency to minimize, with its rate.
         measure: Relaunches and measures a trial.
-        terms: Its limits.
+        terms: Its limits, and the latency to minimize, with its rate.
         verified: Verifications of an earlier run; their rounds count, and are not repeated.
-        keep: Called with all verifications, after each round.
+        keep: Called with all verifications, after each round and at the end, also after an interruption.
         note: Called with each message about the progress.
         eliminated: Called with each finalist that is eliminated; None: it is a note.
 
     Returns:
         All verifications; `tuner.recommend.recommend` chooses the best of them.
     """
-    finals = _Finals(trials, objective, measure, terms, verified, keep, note, eliminated or noted(note))
-    while finals.has_time_for(0) and (due := finals.due()).trials:
-        finals.play(due)
-    return finals.verifications
+    plan = FinalsAtRatePlan(trials, terms, verified=verified, note=note, eliminated=eliminated)
+    carry_out_rounds(plan, measure, terms.now, keep)
+    return plan.verifications
+
+
+def verification_plan(
+    trials: Sequence[TrialResult],
+    terms: VerificationTerms,
+    *,
+    expected: Mapping[int, Speed] = MappingProxyType({}),
+    verified: Iterable[Verification] = (),
+    note: Callable[[str], None] = lambda _: None,
+    eliminated: Eliminated | None = None,
+) -> VerificationPlan:
+    """The plan for an objective, at a fixed rate or under any load; see `tuner.recommend.verify.verify`."""
+    if terms.objective.rate is None:
+        return FinalsPlan(trials, terms, expected=expected, verified=verified, note=note, eliminated=eliminated)
+    return FinalsAtRatePlan(trials, terms, verified=verified, note=note, eliminated=eliminated)
 
 
 @dataclass(frozen=True)
-class _Round:
+class _Selection:
     """The trials to launch side by side.
 
     Attributes:
@@ -77,80 +100,121 @@ class _Round:
     chooses: bool = False
 
 
-class _Finals:
-    """The finalists, by number of the trial, and their rounds."""
+class FinalsAtRatePlan:
+    """The rounds of the quickest candidates at one rate; a `tuner.recommend.rounds.VerificationPlan`.
 
-    def __init__(  # noqa: PLR0917 (constructed at one place)
+    Args:
+        trials: The trials of a search at one rate, the baseline first.
+        terms: Its limits.
+        verified: See `verify_at_rate`.
+        note: See `verify_at_rate`.
+        eliminated: See `verify_at_rate`.
+    """
+
+    def __init__(
         self,
         trials: Sequence[TrialResult],
-        objective: Objective,
-        measure: RelaunchAndMeasure,
         terms: VerificationTerms,
-        verified: Iterable[Verification],
-        keep: Callable[[Sequence[Verification]], None],
-        note: Callable[[str], None],
-        eliminated: Eliminated,
+        *,
+        verified: Iterable[Verification] = (),
+        note: Callable[[str], None] = lambda _: None,
+        eliminated: Eliminated | None = None,
     ) -> None:
-        self._objective, self._measure, self._terms, self._keep, self._note = objective, measure, terms, keep, note
-        self._eliminated = eliminated
-        self._load = RequestRate(objective.rate or 0.0)
-        self._trials = {trial.number: trial for trial in trials}
-        points = [p for p in usable_points(trials, (), terms.max_gpu_memory, objective) if holds(p, terms.slo)]
-        self._expected = {p.trial.number: p.merit(objective).value for p in points}
+        self._terms, self._note, self._eliminated = terms, note, eliminated or noted(note)
+        self._objective = terms.objective
+        self._load = RequestRate(terms.objective.rate or 0.0)
         self._by_trial = {v.trial: v for v in verified if v.load == self._load}
         self._order = random.Random(terms.seed)  # noqa: S311 (no secret)
         self._round = max((number for v in self._by_trial.values() for number in v.numbers), default=0)
-        self._launches, self._took_s = 1, terms.launch_s
+        self._under_way: dict[int, _Selection] = {}
+        self._told = set[int]()
+        self._pace = Pace(terms)
+        self.update(trials)
 
     @property
     def verifications(self) -> tuple[Verification, ...]:
+        """See `VerificationPlan`."""
         return tuple(self._by_trial.values())
 
-    def has_time_for(self, launches: int) -> bool:
-        return self._terms.now() + launches * self._took_s / self._launches <= self._terms.until
+    def update(self, trials: Sequence[TrialResult], expected: Mapping[int, Speed] = MappingProxyType({})) -> None:
+        """See `VerificationPlan`."""
+        del expected
+        terms = self._terms
+        self._trials = {trial.number: trial for trial in trials}
+        points = [p for p in usable_points(trials, (), terms.max_gpu_memory, self._objective) if holds(p, terms.slo)]
+        self._expected = {p.trial.number: p.merit(self._objective).value for p in points}
 
-    def due(self) -> _Round:
-        """The next round."""
+    def due(self, *, speculative: bool = False) -> Round | None:
+        """See `VerificationPlan`."""
+        selection = _Selection(()) if self._pace.is_over else self._next(speculative=speculative)
+        if not selection.trials:
+            return None
+        self._round += 1
+        self._under_way[self._round] = selection
+        order = self._order.sample(list(selection.trials), len(selection.trials))
+        launches = tuple(Relaunch(self._trials[number], (self._load,)) for number in order)
+        return Round(self._round, launches, selection.chooses)
+
+    def _next(self, *, speculative: bool) -> _Selection:
         remaining = sorted((n for n in self._expected if self._why_out(n) is None), key=self._merit, reverse=True)
         if not remaining:
-            return _Round(())
+            return _Selection(())
         near = [n for n in remaining if self._merit(n) >= _NEAR * self._merit(remaining[0])][:_TOP]
         if not any(self._verification(n).confirms for n in near):
-            choosing = tuple(n for n in near if len(self._verification(n).rounds) < _CHOOSING_ROUNDS)
-            if len(near) > 1 and choosing and self.has_time_for(len(choosing) + 2 * _LEAST_ROUNDS):
-                return _Round(choosing, chooses=True)
-        chosen, confirming = remaining[0], self._verification(remaining[0]).confirming
+            rounds = _CHOOSING_ROUNDS // 2 if speculative else _CHOOSING_ROUNDS
+            choosing = tuple(n for n in near if len(self._verification(n).rounds) + self._coming(n) < rounds)
+            confirming_launches = 2 * math.ceil(_LEAST_ROUNDS / self._terms.slots)
+            if len(near) > 1 and choosing and self._pace.has_time_for(len(choosing) + confirming_launches):
+                return _Selection(choosing, chooses=True)
+        if speculative or any(selection.chooses for selection in self._under_way.values()):
+            return _Selection(())
+        chosen = remaining[0]
+        rounds = len(self._verification(chosen).confirming) + self._coming(chosen)
         pair = tuple({chosen: None, **({0: None} if self._why_out(0) is None else {})})
-        late = len(confirming) > 0 and not self.has_time_for(len(pair))
-        return _Round(() if late or self._is_known(chosen) else pair)
+        late = rounds > 0 and not self._pace.has_time_for(len(pair))
+        return _Selection(() if late or self._is_known(chosen) else pair)
 
-    def play(self, due: _Round) -> None:
-        """Launch the trials of a round in random order."""
-        self._round += 1
-        for number in self._order.sample(list(due.trials), len(due.trials)):
-            self._launch(number, choosing=due.chooses)
-        for number in due.trials:
-            if reason := self._why_out(number):
+    def _coming(self, number: int) -> int:
+        """The number of launches of a trial that are under way."""
+        return sum(number in selection.trials for selection in self._under_way.values())
+
+    def begin(self, due: Round, launch: Relaunch) -> None:
+        """See `VerificationPlan`."""
+        del due
+        if not self._verification(launch.trial.number).rounds:
+            self._note(f"verifying trial {launch.trial.number} at {self._load}")
+
+    def receive(  # noqa: PLR0917 (the result of one launch)
+        self,
+        due: Round,
+        launch: Relaunch,
+        points: Sequence[OperatingPoint],
+        failure: str | None = None,
+        host: str = "",
+        took_s: float | None = None,
+    ) -> None:
+        """See `VerificationPlan`."""
+        number = launch.trial.number
+        for point in points:
+            before = self._verification(number)
+            after = before.with_round(point, due.number, host)
+            if due.choosing:
+                after = after.model_copy(update={"choosing": len(after.rounds)})
+            fault = before.failure or self._fault(number, point)
+            self._by_trial[number] = after.model_copy(update={"failure": fault})
+        if failure is not None:
+            self._by_trial[number] = self._verification(number).model_copy(update={"failure": failure})
+        trials = tuple(n for n in self._under_way[due.number].trials if n != number)
+        self._under_way[due.number] = _Selection(trials, due.choosing)
+        self._pace.launched(took_s)
+
+    def end(self, due: Round) -> None:
+        """See `VerificationPlan`."""
+        del self._under_way[due.number]
+        for number in (launch.trial.number for launch in due.launches):
+            if number not in self._told and (reason := self._why_out(number)):
+                self._told.add(number)
                 self._eliminated(number, self._load, reason)
-        self._keep(self.verifications)
-
-    def _launch(self, number: int, *, choosing: bool) -> None:
-        before = self._verification(number)
-        if not before.rounds:
-            self._note(f"verifying trial {number} at {self._load}")
-        began = self._terms.now()
-        try:
-            for point in self._measure(self._trials[number], [self._load], self._round):
-                after = before.model_copy(
-                    update={"rounds": (*before.rounds, point), "numbers": (*before.numbers, self._round)}
-                )
-                if choosing:
-                    after = after.model_copy(update={"choosing": len(after.rounds)})
-                self._by_trial[number] = after.model_copy(update={"failure": self._fault(number, point)})
-        except ServerError as error:
-            self._by_trial[number] = before.model_copy(update={"failure": f"{error.cause.value}: {error}"})
-        self._launches += 1
-        self._took_s += self._terms.now() - began
 
     def _verification(self, number: int) -> Verification:
         return self._by_trial.get(number) or Verification(trial=number, load=self._load)
@@ -174,12 +238,13 @@ class _Finals:
         return None
 
     def _is_known(self, number: int) -> bool:
+        """Whether no further round of a trial is due, if those under way confirm what is known."""
         verification = self._verification(number)
-        rounds, point = len(verification.confirming), verification.point
-        if rounds >= _MOST_ROUNDS:
+        rounds, coming, point = len(verification.confirming), self._coming(number), verification.point
+        if rounds + coming >= _MOST_ROUNDS:
             return True
         if rounds < _LEAST_ROUNDS or point is None:
-            return False
+            return rounds + coming >= _LEAST_ROUNDS
         is_open = together(test.verdict for test in verification.limits) is Verdict.OPEN
         return not is_open and point.merit(self._objective).log_half_width <= _PRECISE
 
