@@ -35,6 +35,7 @@ class Piece(Generic[_Key]):
         progress: Called with each load level.
         host_class: The class of hosts that may carry it out.
         lost: Why its first host was lost; empty: it was not.
+        lost_at: When that was, by the clock of the dispatcher.
     """
 
     key: _Key
@@ -44,6 +45,7 @@ class Piece(Generic[_Key]):
     progress: TrialProgress
     host_class: str
     lost: str = ""
+    lost_at: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Finished(Generic[_Key]):
 
     Attributes:
         piece: The piece.
-        outcome: Its outcome; None: its hosts were lost twice.
+        outcome: Its outcome; None: its hosts were lost twice, or no other host of its class came.
     """
 
     piece: Piece[_Key]
@@ -130,7 +132,8 @@ class Dispatcher(Generic[_Key]):
         """
         known = {slot.name for slot in self._executor.slots}
         while True:
-            self._place_again()
+            if given_up := self._place_again():
+                return Finished(given_up, None)
             done = self._done_soon()
             for future in [each for each in self._under_way if each in done]:
                 piece = self._under_way.pop(future)
@@ -140,7 +143,7 @@ class Dispatcher(Generic[_Key]):
                     if piece.lost:
                         return Finished(piece, None)
                     self._requeued(piece, str(lost))
-                    self._again.append(replace(piece, lost=str(lost)))
+                    self._again.append(replace(piece, lost=str(lost), lost_at=self._now()))
                 else:
                     return Finished(piece, replace(outcome, host=piece.slot.host))
             self._check_hosts()
@@ -181,22 +184,26 @@ class Dispatcher(Generic[_Key]):
         future = self._executor.submit(piece.work, piece.slot, piece.folder, piece.progress)
         self._under_way[future] = piece
 
-    def _place_again(self) -> None:
-        """Give lost work to free slots of its class, on another host if there is one."""
+    def _place_again(self) -> Piece[_Key] | None:
+        """Give lost work to free slots of its class, on another host if there is one.
+
+        Returns:
+            A piece whose class has had no host for too long; None: there is none.
+        """
         busy = {piece.slot.name for piece in self._under_way.values()}
+        classes = {host.name: host.host_class for host in self._executor.hosts}
         for piece in list(self._again):
-            classes = {host.name: host.host_class for host in self._executor.hosts}
-            fitting = [
-                slot
-                for slot in self._executor.slots
-                if slot.name not in busy and classes.get(slot.host, "") == piece.host_class
-            ]
-            if not fitting:
-                continue
-            slot = min(fitting, key=lambda each: each.host == piece.slot.host)
-            busy.add(slot.name)
-            self._again.remove(piece)
-            self._submit(replace(piece, slot=slot))
+            fitting = [slot for slot in self._executor.slots if classes.get(slot.host, "") == piece.host_class]
+            free = [slot for slot in fitting if slot.name not in busy]
+            if free:
+                slot = min(free, key=lambda each: each.host == piece.slot.host)
+                busy.add(slot.name)
+                self._again.remove(piece)
+                self._submit(replace(piece, slot=slot))
+            elif not fitting and len(self._executor.slots) and self._now() - piece.lost_at >= _WITHOUT_HOSTS_S:
+                self._again.remove(piece)
+                return piece
+        return None
 
     def _check_hosts(self) -> None:
         """End the run when it has had no host for a while.

@@ -17,7 +17,7 @@ from tuner.measure.gpu_selection import requires_gpus
 from tuner.measure.trial import TrialResult
 from tuner.measure.work import FAILURE, Limits, LoadPlan, Loads, Sweep, TrialTerms, Work
 from tuner.outputs.golden import GoldenOutputs
-from tuner.space.candidate import Candidate
+from tuner.space.candidate import Candidate, in_words
 from tuner.space.originals import originals_of
 
 
@@ -92,7 +92,7 @@ class Baseline:
 
     def _run(self, number: int) -> TrialResult:
         trial, dispatcher = TrialLaunch(number, self._own), self._launches.dispatcher
-        self._launches.begin(trial, self._work(Sweep(), self._budget.limits_of_search()), self._slot, "baseline")
+        self._launches.begin(trial, self._work(Sweep(), self._budget.limits_of_search()), self._slot, in_words({}, {}))
         outcome = dispatcher.outcome().outcome
         if outcome is None:
             raise TuningError(f"model {self._model.name!r}: the hosts of the baseline were lost")
