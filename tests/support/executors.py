@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from pathlib import Path
-from types import TracebackType
+from types import SimpleNamespace, TracebackType
 
 from typing_extensions import Self
 
 from tuner.cluster.slots import Host, HostFacts, Slot
+from tuner.core.errors import HostLostError
 from tuner.core.machine import Machine
 from tuner.measure.trial import TrialResult
 from tuner.measure.work import Limits, Outcome, Sweep, TrialContext, TrialProgress, Work, carry_out
@@ -80,3 +81,41 @@ def run_trial(
     """Carry a trial out in this process."""
     work = Work(context.terms, candidate.patch, Sweep(), limits, is_baseline=number == 0)
     return TrialResult.of(candidate, number, carry_out(work, context, folder, progress))
+
+
+class SlotsExecutor(FakeExecutor):
+    """An executor whose oldest work ends when somebody waits for it (`first_of`).
+
+    Attributes:
+        most: The most pieces that were under way at a time.
+        lost: Names of lost hosts.
+    """
+
+    def __init__(self, carry_out: CarryOut, hosts: tuple[Host, ...]) -> None:
+        super().__init__(carry_out, hosts)
+        self.most = 0
+        self.lost: set[str] = set()
+        self._queue: list[tuple[Future[Outcome], Slot, Callable[[], Outcome]]] = []
+
+    @property
+    def slots(self) -> tuple[Slot, ...]:
+        """See `Executor`."""
+        return tuple(slot for slot in super().slots if slot.host not in self.lost)
+
+    def submit(self, work: Work, slot: Slot, folder: Path, progress: TrialProgress) -> Future[Outcome]:
+        """See `Executor`."""
+        self.submitted.append((work, slot))
+        done = Future[Outcome]()
+        self._queue.append((done, slot, lambda: self._carry_out(work, folder, progress)))
+        self.most = max(self.most, len(self._queue))
+        return done
+
+    def first_of(self, futures: Iterable[Future[Outcome]], **_: object) -> SimpleNamespace:
+        """End the oldest work; stands for `concurrent.futures.wait`."""
+        done, slot, carry_out = self._queue.pop(0)
+        assert done in futures
+        if slot.host in self.lost:
+            done.set_exception(HostLostError(f"host {slot.host} was lost"))
+        else:
+            done.set_result(carry_out())
+        return SimpleNamespace(done={done})
