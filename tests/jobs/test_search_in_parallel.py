@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 from support.builders import MLP, identity, point
-from support.executors import CarryOut, Host, SlotsExecutor, host
+from support.executors import CarryOut, SlotsExecutor, host
 
+from tuner.cluster.slots import Host
 from tuner.config.config import ModelConfig
 from tuner.config.instances import instance_count
 from tuner.config.repository import ModelRepository
