@@ -40,18 +40,29 @@ def place_beside(repository: ModelRepository, staged: StagedRepository) -> tuple
     Raises:
         RepositoryError: the links cannot be created.
     """
-    names = _named_in_code(repository.path)
     placed = []
     try:
-        for path in sorted(repository.path.absolute().parent.iterdir()) if names else ():
-            if path.name not in names or not path.exists() or path.samefile(repository.path):
-                continue
+        for path in paths_beside(repository):
             if not staged.path.is_relative_to(path.resolve()):
                 _place(path, staged.path.parent / path.name)
                 placed.append(path.name)
     except OSError as error:
         raise RepositoryError(f"{repository.path}: files beside it cannot be linked: {error}") from error
     return tuple(placed)
+
+
+def paths_beside(repository: ModelRepository) -> list[Path]:
+    """The files and folders beside a repository that the models' code names, sorted.
+
+    Raises:
+        OSError: the folder of the repository cannot be read.
+    """
+    names = _named_in_code(repository.path)
+    return [
+        path
+        for path in (sorted(repository.path.absolute().parent.iterdir()) if names else ())
+        if path.name in names and path.exists() and not path.samefile(repository.path)
+    ]
 
 
 def copy_hint(message: str, placed: tuple[str, ...]) -> str:
