@@ -1,7 +1,7 @@
 """The model repository on the hosts of a cluster: its manifest, the cache of each host, and the transfer.
 
-On the user's machine, `source = Source.of(repository, note)`. On a host, `tree = HostTree(FileCache.of_this_user(host),
-source.manifest)`; its `tree.repository` is complete after `send(source, inbox, host, note)` on the user's machine, where
-`inbox` calls the methods of the tree. `tree.close()` ends its use. `check_in_place` compares a repository that a host
+On the user's machine: `source = Source.of(repository, note)`. On a host: `HostTree(FileCache.of_this_user(host),
+source.manifest)`. The tree's `repository` is complete after `send(source, inbox, host, note)` on the user's machine,
+where `inbox` calls the methods of the tree. `close()` ends its use. `check_in_place` compares a repository that a host
 already has.
 """
