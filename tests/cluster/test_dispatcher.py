@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 from support.executors import FakeExecutor, host
 
-from tuner.cluster.dispatcher import Dispatcher, Piece
+from tuner.cluster.dispatcher import Dispatcher, Piece, Watch
 from tuner.cluster.slots import Host, Slot
 from tuner.config.patch import Patch
 from tuner.core.errors import HostLostError, InputError, TuningError
@@ -64,6 +64,16 @@ class LaterExecutor(FakeExecutor):
         self._hosts = (*self._hosts, new)
 
 
+class Watched(Watch[str]):
+    """Remembers the pieces that were lost."""
+
+    def __init__(self, told: list[tuple[str, str, str]]) -> None:
+        self._told = told
+
+    def requeued(self, piece: Piece[str], reason: str) -> None:
+        self._told.append((piece.key, piece.slot.name, reason))
+
+
 class Run:
     """A dispatcher with a clock that its waiting moves.
 
@@ -76,7 +86,8 @@ class Run:
         self.now_s = 0.0
         self.later: Callable[[float], None] = lambda _: None
         self.requeued: list[tuple[str, str, str]] = []
-        self.dispatcher = Dispatcher[str](self.executor, self._requeued, now=lambda: self.now_s, sleep=self._sleep)
+        watch = Watched(self.requeued)
+        self.dispatcher = Dispatcher(self.executor, watch, now=lambda: self.now_s, sleep=self._sleep)
 
     def start(self, *keys: str) -> None:
         """Start pieces on free slots."""
@@ -88,9 +99,6 @@ class Run:
         finished = self.dispatcher.wait()
         assert finished
         return finished.piece.key, finished.piece.slot.name, finished.outcome
-
-    def _requeued(self, piece: Piece[str], reason: str) -> None:
-        self.requeued.append((piece.key, piece.slot.name, reason))
 
     def _sleep(self, seconds: float) -> None:
         self.now_s += seconds

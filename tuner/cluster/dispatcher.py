@@ -61,7 +61,17 @@ class Finished(Generic[_Key]):
     outcome: Outcome | None
 
 
-Requeued = Callable[[Piece[_Key], str], None]
+class Watch(Generic[_Key]):
+    """Told what a dispatcher does. The base class ignores it."""
+
+    def began(self, piece: Piece[_Key]) -> None:
+        """A piece of work begins on its slot, perhaps a second time."""
+
+    def requeued(self, piece: Piece[_Key], reason: str) -> None:
+        """The slot of a piece was lost, and another host will do it."""
+
+    def ended(self, piece: Piece[_Key]) -> None:
+        """A piece has ended, with an outcome or without one."""
 
 
 class Dispatcher(Generic[_Key]):
@@ -69,7 +79,7 @@ class Dispatcher(Generic[_Key]):
 
     Args:
         executor: The executor.
-        requeued: Called with each piece whose slot was lost, and how; another host will do it.
+        watch: Told what happens to each piece.
         now: The clock, in seconds.
         sleep: Waits for some seconds.
     """
@@ -77,13 +87,13 @@ class Dispatcher(Generic[_Key]):
     def __init__(
         self,
         executor: Executor,
-        requeued: Requeued[_Key] = lambda _piece, _reason: None,
+        watch: Watch[_Key] | None = None,
         *,
         now: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._executor = executor
-        self._requeued = requeued
+        self._watch = watch or Watch[_Key]()
         self._now = now
         self._sleep = sleep
         self._under_way: dict[Future[Outcome], Piece[_Key]] = {}
@@ -141,10 +151,15 @@ class Dispatcher(Generic[_Key]):
                     outcome = future.result()
                 except HostLostError as lost:
                     if piece.lost:
+                        self._watch.ended(piece)
                         return Finished(piece, None)
-                    self._requeued(piece, str(lost))
+                    self._watch.requeued(piece, str(lost))
                     self._again.append(replace(piece, lost=str(lost), lost_at=self._now()))
+                except BaseException:
+                    self._watch.ended(piece)
+                    raise
                 else:
+                    self._watch.ended(piece)
                     return Finished(piece, replace(outcome, host=piece.slot.host))
             self._check_hosts()
             if not self._again and {slot.name for slot in self.free()} - known:
@@ -181,6 +196,7 @@ class Dispatcher(Generic[_Key]):
         return ()
 
     def _submit(self, piece: Piece[_Key]) -> None:
+        self._watch.began(piece)
         future = self._executor.submit(piece.work, piece.slot, piece.folder, piece.progress)
         self._under_way[future] = piece
 

@@ -76,7 +76,7 @@ class Baseline:
         """
         folder = self._context.out.model(self._model.name) / "recorded"
         work = self._work(Loads(()), self._budget.limits(until=self._budget.until(1.0)))
-        outcome = self._launches.dispatcher.carry_out(TrialLaunch(0, self._own), work, folder)
+        outcome = self._launches.dispatcher.carry_out(TrialLaunch(0, self._own, ""), work, folder)
         if outcome.failure:
             reason = outcome.failure.message
             raise TuningError(f"model {self._model.name!r}: the baseline no longer works: {reason}")
@@ -91,8 +91,8 @@ class Baseline:
         return Work(self._terms, self._own.patch, plan, limits, self._outputs.of_baseline, is_baseline=True)
 
     def _run(self, number: int) -> TrialResult:
-        trial, dispatcher = TrialLaunch(number, self._own), self._launches.dispatcher
-        self._launches.begin(trial, self._work(Sweep(), self._budget.limits_of_search()), self._slot, in_words({}, {}))
+        trial, dispatcher = TrialLaunch(number, self._own, in_words({}, {})), self._launches.dispatcher
+        self._launches.begin(trial, self._work(Sweep(), self._budget.limits_of_search()), self._slot)
         outcome = dispatcher.outcome().outcome
         if outcome is None:
             raise TuningError(f"model {self._model.name!r}: the hosts of the baseline were lost")

@@ -13,6 +13,7 @@ from tuner.core.loads import Load
 from tuner.core.quantities import format_number
 from tuner.core.slo import SLO
 from tuner.jobs.progress import Progress
+from tuner.jobs.watches import LaunchWatch
 from tuner.measure.points import OperatingPoint
 from tuner.measure.rules import LevelRules
 from tuner.measure.trial import TrialResult
@@ -67,7 +68,7 @@ class ModelFinals:
         self._job = job
         self._study = study
         self._terms = terms
-        self._dispatcher = Dispatcher[str](executor)
+        self._dispatcher = Dispatcher[str](executor, LaunchWatch(progress) if job.has_slots else None)
         self._folder = folder
         self._limits = limits
         self._stored = stored
@@ -91,7 +92,7 @@ class ModelFinals:
             self._spent()
             name = f"{trial.number:03d}-{loads[0].level:g}-{number}"
             work = Work(launch_terms, trial.patch, Loads(tuple(loads)), self._limits(until))
-            outcome = self._dispatcher.carry_out(name, work, self._folder / name)
+            outcome = self._dispatcher.carry_out(f"round {number} of trial {trial.number}", work, self._folder / name)
             yield from outcome.points
             if outcome.failure:
                 raise outcome.failure.as_error()
@@ -138,7 +139,8 @@ class ModelFinals:
         per_s = best.point.throughput.value / best.point.batch_size
         work = Work(self._with_rules(_CERTIFY_RULES), best.trial.patch, Certification(per_s), self._limits(until))
         self._spent()
-        outcome = self._dispatcher.carry_out("certified", work, self._folder / "certified", _Levels(self._spent))
+        words = f"certification of trial {best.trial.number}"
+        outcome = self._dispatcher.carry_out(words, work, self._folder / "certified", _Levels(self._spent))
         point, failure = outcome.result, outcome.failure
         failed = f"{failure.cause.value}: {failure.message}" if failure else ""
         why = None if point else failed or _none_of([point.load.level for point in outcome.points], self._job.slo)

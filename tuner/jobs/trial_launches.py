@@ -6,7 +6,7 @@ import shutil
 from dataclasses import dataclass
 from itertools import count
 
-from tuner.cluster.dispatcher import Dispatcher, Finished, Piece
+from tuner.cluster.dispatcher import Dispatcher, Finished, Piece, Watch
 from tuner.cluster.slots import Slot
 from tuner.config.config import ModelConfig
 from tuner.core.errors import Cause
@@ -32,14 +32,39 @@ class TrialLaunch:
     Attributes:
         number: Its number.
         candidate: Its candidate.
+        words: Its candidate in words; empty: a launch of the baseline that is no trial.
         after: See `TrialResult`.
         beside: See `TrialResult`.
     """
 
     number: int
     candidate: Candidate
+    words: str
     after: tuple[int, ...] = ()
     beside: tuple[int, ...] = ()
+
+
+class _TrialWatch(Watch[TrialLaunch]):
+    """Tells of the trials of a run.
+
+    Args:
+        context: The context of the run.
+    """
+
+    def __init__(self, context: RunContext) -> None:
+        self._progress, self._has_several_slots = context.progress, context.has_several_slots
+
+    def began(self, piece: Piece[TrialLaunch]) -> None:
+        """See `Watch`."""
+        trial = piece.key
+        if trial.words:
+            slot = piece.slot.name if self._has_several_slots else ""
+            self._progress.trial_began(trial.number, trial.words, slot)
+
+    def requeued(self, piece: Piece[TrialLaunch], reason: str) -> None:
+        """See `Watch`."""
+        number = piece.key.number
+        self._progress.requeued(f"trial {number}", piece.slot.name, reason, trial=number)
 
 
 class TrialLaunches:
@@ -59,7 +84,7 @@ class TrialLaunches:
         self._context, self._terms, self._study, self._budget, self._outputs = context, terms, study, budget, outputs
         self._served = ServedConfigs()
         self._numbers = count(max((trial.number for trial in study.trials), default=-1) + 1)
-        self.dispatcher = Dispatcher[TrialLaunch](context.executor, self._requeued, now=budget.now)
+        self.dispatcher = Dispatcher(context.executor, _TrialWatch(context), now=budget.now)
 
     @property
     def pending(self) -> tuple[Pending, ...]:
@@ -92,16 +117,16 @@ class TrialLaunches:
         """
         finished = tuple(trial.number for trial in self._study.trials)
         beside = tuple(each.number for each in self.dispatcher.under_way)
-        trial = TrialLaunch(self.next_number(), candidate, finished, beside)
+        words = in_words(candidate.parameters, space.baseline)
+        trial = TrialLaunch(self.next_number(), candidate, words, finished, beside)
         self._served.read(self._study.trials)
         examine = self._outputs.of_candidate(space, candidate, self._served.frozen())
         work = Work(terms or self._terms, candidate.patch, plan, limits, examine)
-        self.begin(trial, work, slot, in_words(candidate.parameters, space.baseline))
+        self.begin(trial, work, slot)
 
-    def begin(self, trial: TrialLaunch, work: Work, slot: Slot, words: str) -> None:
+    def begin(self, trial: TrialLaunch, work: Work, slot: Slot) -> None:
         """Begin a trial with its work."""
         folder = self._context.out.trial(self._terms.model, trial.number)
-        self._context.progress.trial_began(trial.number, words, slot.name if self._several else "")
         self.dispatcher.start(trial, work, slot, folder, self._progress(trial.number))
 
     def result(self, finished: Finished[TrialLaunch]) -> TrialResult | None:
@@ -141,10 +166,6 @@ class TrialLaunches:
     def _progress(self, number: int) -> TrialProgress:
         progress = self._context.progress
         return ProgressOfTrial(progress, number) if self._several else progress
-
-    def _requeued(self, piece: Piece[TrialLaunch], reason: str) -> None:
-        number = piece.key.number
-        self._context.progress.requeued(f"trial {number}", piece.slot.name, reason, trial=number)
 
     def _is_cut_off(self, result: TrialResult) -> bool:
         """Whether the end of the budget cut a trial off."""

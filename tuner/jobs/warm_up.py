@@ -16,6 +16,7 @@ from tuner.config.warmup import MOST_SHAPES, WarmUpShape, why_no_warm_up, with_w
 from tuner.core.errors import ServerError, shortened
 from tuner.core.quantities import format_duration
 from tuner.jobs.progress import Progress
+from tuner.jobs.watches import LaunchWatch
 from tuner.measure.session import Session
 from tuner.measure.trial import TrialResult
 from tuner.measure.work import Limits, Loads, Outcome, TrialTerms, Work
@@ -68,7 +69,9 @@ def measure_warm_up(  # noqa: PLR0917 (called at one place)
     else:
         progress.phase_began("warm-up")
         progress.note(f"measuring a warm-up: the first answer of trial {trial.number} took {format_duration(slow_s)}")
-        launches = _Launches(terms, executor, folder, limits(until))
+        launches = _Launches(
+            terms, executor, folder, limits(until), LaunchWatch(progress) if len(executor.slots) > 1 else None
+        )
         study.offer(_measured(warm_up, trial, launches))
 
 
@@ -88,6 +91,7 @@ class _Launches:
     executor: Executor
     folder: Path
     limits: Limits
+    watch: LaunchWatch | None
 
     def first_answer(self, patch: Patch, name: str) -> tuple[FirstAnswer, Outcome]:
         """Launch a patch, and time its first answer.
@@ -96,9 +100,9 @@ class _Launches:
             ServerError: the launch or the first answer failed.
             TuningError: its hosts were lost.
         """
-        dispatcher = Dispatcher[str](self.executor)
+        dispatcher = Dispatcher[str](self.executor, self.watch)
         work = Work(self.terms, patch, Loads(()), self.limits, _Shapes())
-        outcome = dispatcher.carry_out(name, work, self.folder / name)
+        outcome = dispatcher.carry_out(f"launch {name} a warm-up", work, self.folder / name)
         if outcome.failure:
             raise outcome.failure.as_error()
         return FirstAnswer(launch_s=outcome.launch_s or 0.0, answer_s=outcome.first_answer_s or 0.0), outcome

@@ -26,6 +26,7 @@ from tuner.jobs.event_progress import EventProgress
 from tuner.jobs.progress import ModelOutcome, Progress, Progresses
 from tuner.jobs.run_context import RunContext, trial_terms_of
 from tuner.jobs.tuning import identity_of, reported, run_context, tune_model
+from tuner.jobs.watches import LaunchWatch
 from tuner.measure.points import OperatingPoint
 from tuner.measure.quality_warnings import QualityCheck
 from tuner.measure.rules import LevelRules
@@ -374,7 +375,8 @@ class Launches:
             for rules in ((_RULES, _CANDIDATE_RULES) if context.job.rate is None else (_CANDIDATE_RULES,) * 2)
         )
         self._folder = folder
-        self._dispatcher = Dispatcher[str](context.executor)
+        watch = LaunchWatch(context.progress) if context.has_several_slots else None
+        self._dispatcher = Dispatcher[str](context.executor, watch)
         self.deployed = originals_of(context.spec, model, context.job).with_config(
             model.config.text if model.config else ""
         )
