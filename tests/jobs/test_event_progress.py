@@ -214,6 +214,7 @@ def test_a_trial_and_its_points_are_events(run: RunFolder, events: EventProgress
         events.level_began(Concurrency(4))
         events.point_measured(point(4, 410, 22))
         result = trial(3, point(4, 410, 22), parameters=space().normalize({"instance_group.count": 2}))
+        result = result.model_copy(update={"host": "w2"})
         study.add(result, space())
         events.trial_ended(result, study.recommendation)
         events.phase_began("report")
@@ -240,6 +241,7 @@ def test_a_trial_and_its_points_are_events(run: RunFolder, events: EventProgress
     assert [event.candidate for event in (ended[0], ended[3])] == ["the baseline", "instance_group.count 2"]
     assert (ended[2].cause, ended[2].failure, ended[2].last_words) == ("crashed", "it did not work", "E bad\n")
     assert [event.usable for event in ended] == [True, True, False, True]
+    assert [event.host for event in ended] == ["", "", "", "w2"]
 
 
 def test_trials_on_several_slots_tell_their_own_points(run: RunFolder, events: EventProgress, study: Study) -> None:

@@ -177,6 +177,16 @@ def test_trials_csv_has_a_row_for_each_point_and_each_failure(run: RunFolder, st
     assert (rows[5]["failure"], rows[5]["message"]) == ("crashed", "it did not work")
 
 
+def test_the_host_of_a_trial_is_told(study: Study) -> None:
+    study.add(trial(3, point(1, 900, 10), parameters=space().baseline).model_copy(update={"host": "w2"}), space())
+    rows = list(csv.DictReader(trials_csv(study).splitlines()))
+    assert [row["host"] for row in rows] == [""] * 6 + ["w2"]
+    front = front_json(study, study.recommendation)
+    assert {each["trial"]: each["host"] for each in front["front"]} == {3: "w2"}
+    assert not any("host" in each for each in front["baseline"])
+    assert front["best"]["host"] == "w2"
+
+
 def test_what_has_no_bound_is_an_empty_cell(run: RunFolder) -> None:
     built, study = space(), Study.create_or_resume(run.database, identity())
     failing = point(1, 100, math.inf, errors=5)

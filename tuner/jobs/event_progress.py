@@ -410,6 +410,7 @@ def _trial_fields(model: _Model, study: Study, trial: TrialResult) -> dict[str, 
         "usable": failure is None and excess_memory(trial, study.identity.max_gpu_memory) <= 0,
         "imported": trial.imported,
         "wall_s": trial.wall_s,
+        "host": trial.host,
     }
 
 

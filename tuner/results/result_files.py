@@ -163,7 +163,7 @@ def trials_csv(study: Study) -> str:
     columns = ["trial", *names, "concurrency", "request_rate", "throughput", "throughput_low", "throughput_high"]
     columns += [f"{percentile}_ms" for percentile in PERCENTILES]
     columns += ["average_batch_size", "requests", "errors", "hypervolume", "launch_s", "failure", "message"]
-    columns += [*MACHINE_COLUMNS, "gpu_memory_taken_bytes", "doubts"]
+    columns += [*MACHINE_COLUMNS, "gpu_memory_taken_bytes", "doubts", "host"]
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
@@ -176,6 +176,7 @@ def trials_csv(study: Study) -> str:
             "failure": trial.failure and trial.failure.cause.value,
             "message": trial.failure and trial.failure.message,
             "gpu_memory_taken_bytes": trial.gpu_memory and trial.gpu_memory.peak_bytes,
+            "host": trial.host,
         }
         writer.writerows({**shared, **_row(point)} for point in trial.curve)
         if not trial.curve:
@@ -227,6 +228,7 @@ def _trial_point(trial_point: TrialPoint) -> dict[str, Any]:
     return {
         "trial": trial_point.trial.number,
         "parameters": parameters,
+        **({"host": trial_point.trial.host} if trial_point.trial.host else {}),
         **point_json(trial_point.point, verified=trial_point.verified),
     }
 

@@ -152,8 +152,16 @@ def test_the_table_leaves_out_empty_columns(run: RunFolder, study: Study) -> Non
     best = dict(zip(titles, table.rows[1].cells, strict=True))
     assert (best["inferences/s"].text, best["inferences/s"].key, best["at load"].text) == ("400", 400.0, "8")
     assert (best["dynamic_batching"].text, best["dynamic_batching"].key) == ("on", -1.0)
+    assert "host" not in titles
     failed = dict(zip(titles, table.rows[2].cells, strict=True))
     assert (failed["inferences/s"].key, failed["outcome"].text) == (None, "crashed")
+
+
+def test_the_table_names_the_host_of_each_trial(run: RunFolder, study: Study) -> None:
+    study.add(trial(3, point(1, 90, 10), parameters=space().baseline).model_copy(update={"host": "W2"}), space())
+    table = _view(run, study).table
+    assert table.columns[-1] == ("host", False)
+    assert [(row.cells[-1].text, row.cells[-1].key) for row in table.rows] == [("", None)] * 3 + [("W2", "w2")]
 
 
 def test_gpu_memory_has_a_plot_where_it_is_told(run: RunFolder, gpu_point: OperatingPoint) -> None:

@@ -77,6 +77,7 @@ def trials_table(candidates: Sequence[TrialView], recommendation: Recommendation
         ("GPU memory", [_memory(c) for c in candidates]),
         ("launch", [_number(c.trial.launch_s, format_duration) for c in candidates]),
         ("took", [_number(c.trial.wall_s, format_duration) for c in candidates]),
+        ("host", [Cell(c.trial.host, c.trial.host.lower() or None, number=False) for c in candidates]),
     ]
     kept = [(title, cells) for title, cells in columns if any(cell.key is not None for cell in cells)]
     rows = (
