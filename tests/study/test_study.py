@@ -15,6 +15,7 @@ from tuner.core.objectives import THROUGHPUT
 from tuner.core.slo import Limit
 from tuner.options.tune_job import TuneJob
 from tuner.recommend.certified import CertifiedRate
+from tuner.recommend.host_effects import BaselineLaunch, HostRecord
 from tuner.recommend.verification import Verification
 from tuner.space.candidate import Assignment
 from tuner.stats.slo_verdict import SLOTest
@@ -63,6 +64,23 @@ def test_what_is_verified_anew_takes_the_place_of_what_was(database: Path) -> No
     study.add_verified([more])
     assert Study.load(database, "mlp").verified == (more, other)
     assert study.launches == 1 + 2 + 1
+
+
+def test_hosts_are_stored_and_a_study_of_an_earlier_version_has_none(database: Path) -> None:
+    study = Study.create_or_resume(database, identity())
+    assert list(study.hosts) == []
+    launch = BaselineLaunch(curve=(point(1, 100, 10),), at=1.5e9)
+    study.add_host_record(HostRecord(name="a", facts={"gpus": ["H200"], "driver": "580.1"}))
+    study.add_host_record(HostRecord(name="b", host_class="b", launches=(launch,)))
+    study.add_host_record(HostRecord(name="a", facts={"gpus": ["H200"]}, drained="its baseline became slower"))
+    stored = Study.load(database, "mlp").hosts
+    assert stored == study.hosts
+    assert [(host.name, host.host_class, host.drained) for host in stored] == [
+        ("a", "", "its baseline became slower"),
+        ("b", "b", None),
+    ]
+    assert stored[0].facts == {"gpus": ["H200"]}
+    assert stored[1].launches == (launch,)
 
 
 def test_a_certified_rate_is_that_of_what_is_best(database: Path) -> None:

@@ -11,6 +11,7 @@ from statistics import fmean
 from tuner.core.loads import Concurrency, Load
 from tuner.core.quantities import format_size
 from tuner.measure.points import OperatingPoint
+from tuner.recommend.host_effects import NO_HOSTS, HostEffects
 from tuner.recommend.shortlist import ShortlistEntry
 from tuner.recommend.speed import Speed, Spread
 from tuner.recommend.verification import Verification
@@ -52,6 +53,7 @@ class Finalist:
         self.verifications: dict[Load, Verification] = {verification.load: verification for verification in before}
         self._max_gpu_memory = max_gpu_memory
         self._merit, self._latency, self._spread = Speed(), Speed(), Spread()
+        self._hosts = NO_HOSTS
 
     @property
     def number(self) -> int:
@@ -60,19 +62,26 @@ class Finalist:
 
     @property
     def launches(self) -> tuple[tuple[OperatingPoint, ...], ...]:
-        """The points of each relaunch, in order of time."""
-        by_round = defaultdict(list)
-        for verification in self.verifications.values():
-            for number, point in zip(verification.numbers, verification.rounds, strict=True):
-                by_round[number].append(point)
-        return tuple(tuple(by_round[number]) for number in sorted(by_round))
+        """The points of each relaunch, in order of the rounds."""
+        return tuple(tuple(points) for _, points in self._launches_on_hosts)
 
     @property
-    def _near_launches(self) -> list[list[OperatingPoint]]:
-        """The points of each relaunch under nearly the last load; the shape of the curve may be wrong beyond."""
+    def _launches_on_hosts(self) -> list[tuple[str, list[OperatingPoint]]]:
+        by_round = defaultdict[tuple[int, str], list[OperatingPoint]](list)
+        for each in self.verifications.values():
+            for number, host, point in zip(each.numbers, each.hosts_of_rounds, each.rounds, strict=True):
+                by_round[number, host].append(point)
+        return [(host, by_round[number, host]) for number, host in sorted(by_round)]
+
+    @property
+    def _near_launches(self) -> list[tuple[str, list[OperatingPoint]]]:
+        """The host and the points of each relaunch under nearly the last load; the curve may be wrong beyond."""
         last = self._last_load or 1.0
-        near = [[p for p in points if _DOWN <= p.load.level / last <= _UP] for points in self.launches]
-        return [points for points in near if points]
+        near = [
+            (host, [p for p in points if _DOWN <= p.load.level / last <= _UP])
+            for host, points in self._launches_on_hosts
+        ]
+        return [(host, points) for host, points in near if points]
 
     @property
     def choosing(self) -> int:
@@ -81,26 +90,52 @@ class Finalist:
 
     @property
     def merit_speeds(self) -> list[float]:
-        """The speed in each relaunch, by merit."""
+        """The speed in each relaunch, by merit, without the effects of hosts."""
         objective = self.entry.objective
         return [
             fmean(math.log(p.merit(objective).value) - float(self.entry.merit(p.load.level)) for p in points)
-            for points in self._near_launches
+            - self._hosts.merit(host, objective).mean
+            + self._searched.mean
+            for host, points in self._near_launches
             if all(p.value(objective) and p.merit(objective).value > 0 for p in points)
         ]
 
     @property
     def latency_speeds(self) -> list[float]:
-        """The speed in each relaunch, by the latency nearest to its limit; empty without limits."""
+        """The speed in each relaunch, by the latency nearest to its limit, without the effects of hosts.
+
+        Empty without limits.
+        """
         if not self.entry.slo.limits:
             return []
         return [
             fmean(float(self.entry.latency(p.load.level)) - self.entry.excess(p) for p in points)
-            for points in self._near_launches
+            + self._hosts.latency(host).mean
+            - self._searched_latency
+            for host, points in self._near_launches
         ]
 
+    @property
+    def _searched(self) -> Speed:
+        """The effect on merit of the host of its launch in the search."""
+        return self._hosts.merit(self.entry.trial.host, self.entry.objective)
+
+    @property
+    def _searched_latency(self) -> float:
+        """The effect on latency of the host of its launch in the search."""
+        return self._hosts.latency(self.entry.trial.host).mean
+
+    @property
+    def searched(self) -> Speed:
+        """The logarithm of its best merit in the search, without the effect of its host, and the doubt about that."""
+        return Speed(self.entry.best_value - self._searched.mean, self._searched.deviation)
+
+    def compare(self, hosts: HostEffects) -> None:
+        """Update the effects of hosts."""
+        self._hosts = hosts
+
     def expect(self, merit: Speed, latency: Speed, spread: Spread) -> None:
-        """Update its expected speeds.
+        """Update its expected speeds, relative to its launch in the search without the effect of its host.
 
         Args:
             merit: Its speed by merit.
@@ -111,7 +146,8 @@ class Finalist:
 
     def value(self, load: Load) -> Speed:
         """The logarithm of its expected merit under a load, and the standard deviation."""
-        return Speed(float(self.entry.merit(load.level)) + self._merit.mean, self._merit.deviation)
+        merit = float(self.entry.merit(load.level)) - self._searched.mean
+        return Speed(merit + self._merit.mean, self._merit.deviation)
 
     @property
     def mean_latency_ms(self) -> float:
@@ -130,7 +166,7 @@ class Finalist:
             return None
         remaining = {load: self.status(load) is FinalistStatus.REMAINS for load in self.verifications}
         below = min((load.level for load, remains in remaining.items() if not remains), default=math.inf)
-        best = self.entry.best_load(-self._latency.mean, self._margin(margin), self._mixed, below)
+        best = self.entry.best_load(self._slower, self._margin(margin), self._mixed, below)
         if best is None:
             return None
         best = self._in_steps(best, below)
@@ -160,11 +196,17 @@ class Finalist:
 
     def is_near(self, load: Load, margin: float) -> bool:
         """Whether its expected latency under a load is within a margin (see `load`) of a limit, or above it."""
-        return float(self.entry.latency(load.level, self._mixed)) - self._latency.mean + self._margin(margin) > 0
+        return float(self.entry.latency(load.level, self._mixed)) + self._slower + self._margin(margin) > 0
+
+    @property
+    def _slower(self) -> float:
+        """Logarithm of the factor on the latencies of its launch in the search, on a typical host."""
+        return -self._latency.mean - self._searched_latency
 
     @property
     def _mixed(self) -> float:
-        return self._spread.doubt * self._spread.deviation
+        """Standard deviation of the logarithm of latency between launches on all hosts."""
+        return math.hypot(self._spread.doubt * self._spread.deviation, self._hosts.on_latency.between)
 
     def _margin(self, deviations: float) -> float:
         return deviations * self._spread.doubt * self._latency.deviation

@@ -15,6 +15,7 @@ from tuner.measure.trial import TrialResult
 from tuner.recommend.allocation import worth
 from tuner.recommend.finalist import LEAST_ROUNDS, MOST_ROUNDS, Finalist, FinalistStatus, is_decided
 from tuner.recommend.gain import paired_ratio, pairs_of
+from tuner.recommend.host_effects import HostEffects, HostRecord
 from tuner.recommend.shortlist import ShortlistEntry, shortlist
 from tuner.recommend.speed import Speed, Spread, after_launches, after_search
 from tuner.recommend.verification import Verification
@@ -116,9 +117,11 @@ class Finals:
         expected: See `tuner.recommend.verify.verify`.
         verified: Verifications of an earlier run.
         under_way: The launches under way.
+        hosts: The hosts of the study.
 
     Attributes:
         baseline: The baseline; None: it violates the SLO at every load.
+        spread: The spread of merit between launches on one host.
     """
 
     def __init__(  # noqa: PLR0917 (constructed at one place)
@@ -130,9 +133,10 @@ class Finals:
         expected: Mapping[int, Speed],
         verified: Iterable[Verification],
         under_way: UnderWay | None = None,
+        hosts: Sequence[HostRecord] = (),
     ) -> None:
         self._slo, self._objective, self._max_gpu_memory, self._expected = slo, objective, max_gpu_memory, expected
-        self._under_way = under_way or UnderWay()
+        self._under_way, self._hosts, self._trials = under_way or UnderWay(), hosts, trials
         self._before = {(v.trial, v.load): v for v in verified}
         self._finalists = [self._finalist(entry) for entry in shortlist(trials, slo, max_gpu_memory, objective)]
         self.baseline = next((f for f in self._finalists if f.number == 0), None)
@@ -172,7 +176,7 @@ class Finals:
         if len(remaining) < 2 or sum(f.choosing for f in self.all) + self._under_way.choosing >= most:
             return None
         chosen, _ = self._confirming() or (None, None)
-        gains = worth([self._coming(f, load) for f, load in remaining.items()], self._spread.deviation)
+        gains = worth([self._coming(f, load) for f, load in remaining.items()], self.spread.deviation)
         ranked = sorted(zip(gains, remaining.items(), strict=True), key=lambda pair: pair[0], reverse=True)
         best = max(remaining, key=lambda f: f.value(remaining[f]).mean)
         # The first launch of the best one tells which load to confirm it under.
@@ -213,7 +217,7 @@ class Finals:
         value, launches = finalist.value(load), self._under_way.launches(finalist.number)
         if not launches or not value.deviation:
             return value
-        precision = value.deviation**-2 + launches * self._spread.deviation**-2
+        precision = value.deviation**-2 + launches * self.spread.deviation**-2
         return Speed(value.mean, precision**-0.5)
 
     def _launches(self, finalist: Finalist) -> int:
@@ -314,19 +318,25 @@ class Finals:
 
     def _learn(self) -> None:
         """Update what is expected of each finalist."""
+        hosts = HostEffects.of(self._hosts, self._trials, self.verifications, self._objective.percentile_for(self._slo))
+        for finalist in self.all:
+            finalist.compare(hosts)
         merits, latencies = [f.merit_speeds for f in self.all], [f.latency_speeds for f in self.all]
-        self._spread, latency_spread = Spread.of(merits), Spread.of(latencies)
-        least = _LEAST_DEVIATION * self._spread.deviation
-        expected = [
-            Speed(model.mean, max(model.deviation, least)) if (model := self._expected.get(finalist.number)) else alone
-            for finalist, alone in zip(
-                self.all, after_search([f.entry.best_value for f in self.all], self._spread), strict=True
-            )
-        ]
-        by_merit = after_launches(expected, merits, self._spread)
+        self.spread, latency_spread = Spread.of(merits), Spread.of(latencies)
+        alone = after_search([f.searched.mean for f in self.all], self.spread)
+        expected = [self._expects(f, hosts, by_itself) for f, by_itself in zip(self.all, alone, strict=True)]
+        by_merit = after_launches(expected, merits, self.spread)
         by_latency = after_launches(expected, latencies, latency_spread)
         for finalist, merit, latency in zip(self.all, by_merit, by_latency, strict=True):
             finalist.expect(merit, latency, latency_spread)
+
+    def _expects(self, finalist: Finalist, hosts: HostEffects, alone: Speed) -> Speed:
+        """The expected speed of a finalist, relative to its launch in the search without the effect of its host."""
+        model = self._expected.get(finalist.number)
+        if model is None:
+            return Speed(alone.mean, math.hypot(alone.deviation, finalist.searched.deviation))
+        host = hosts.merit(finalist.entry.trial.host, self._objective)
+        return Speed(model.mean + host.mean, max(model.deviation, _LEAST_DEVIATION * self.spread.deviation))
 
     def _finalist(self, entry: ShortlistEntry) -> Finalist:
         before = [v for v in self._before.values() if v.trial == entry.trial.number]
@@ -344,7 +354,7 @@ class Finals:
 
         The spread between all launches decides, not that of these rounds: they may agree by chance.
         """
-        launch = Z95 * self._spread.deviation
+        launch = Z95 * self.spread.deviation
         coming = self._under_way.confirming(verification.trial)[verification.load]
         if not beside:
             return launch / math.sqrt(len(verification.confirming) + coming) <= _PRECISE

@@ -18,6 +18,7 @@ from tuner.core.objectives import THROUGHPUT, Objective
 from tuner.core.slo import SLO
 from tuner.measure.points import OperatingPoint
 from tuner.measure.trial import TrialResult
+from tuner.recommend.host_effects import HostRecord
 from tuner.recommend.speed import Speed
 from tuner.recommend.verification import Verification
 
@@ -154,12 +155,18 @@ class VerificationPlan(Protocol):
     def end(self, due: Round) -> None:
         """A round is over, complete or not."""
 
-    def update(self, trials: Sequence[TrialResult], expected: Mapping[int, Speed] = MappingProxyType({})) -> None:
-        """Continue with more trials, while rounds may be under way.
+    def update(
+        self,
+        trials: Sequence[TrialResult],
+        expected: Mapping[int, Speed] = MappingProxyType({}),
+        hosts: Sequence[HostRecord] = (),
+    ) -> None:
+        """Continue with more trials or hosts, while rounds may be under way.
 
         Args:
             trials: All trials so far, the baseline first.
             expected: See `tuner.recommend.verify.verify`.
+            hosts: All hosts so far; empty: one.
         """
 
 

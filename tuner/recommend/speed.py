@@ -16,12 +16,12 @@ from scipy import special
 
 from tuner.recommend.gain import LAUNCH_DEVIATION
 
-# Weight of the prior of the deviation between launches, in degrees of freedom.
-_PRIOR_FREEDOM = 2
+PRIOR_FREEDOM = 2
+"""Weight of the prior of the deviation between launches, in degrees of freedom."""
 # Confidence of the upper bound of the deviation.
 _CONFIDENCE = 0.8
-# The largest deviation of one launch that counts, so that a disturbance of the machine counts little.
-_MOST_DEVIATION = 0.5
+MOST_DEVIATION = 0.5
+"""The largest deviation of one launch that counts, so that a disturbance of the machine counts little."""
 # Prior standard deviations: of the common term, and of configs where there are too few to compare.
 _COMMON, _CONFIGS = 0.15, 0.3
 
@@ -44,7 +44,7 @@ class Spread:
     """
 
     deviation: float = LAUNCH_DEVIATION
-    freedom: int = _PRIOR_FREEDOM
+    freedom: int = PRIOR_FREEDOM
 
     @classmethod
     def of(cls, launches: Sequence[Sequence[float]]) -> Spread:
@@ -57,8 +57,8 @@ class Spread:
         common = median([*(median(logs) for logs in relaunched), 0.0])
         squares = sum(_squares([common, *logs]) for logs in relaunched)
         # What the configs have in common is estimated, too.
-        freedom = _PRIOR_FREEDOM + max(0, sum(map(len, relaunched)) - 1)
-        return cls(math.sqrt((_PRIOR_FREEDOM * LAUNCH_DEVIATION**2 + squares) / freedom), freedom)
+        freedom = PRIOR_FREEDOM + max(0, sum(map(len, relaunched)) - 1)
+        return cls(math.sqrt((PRIOR_FREEDOM * LAUNCH_DEVIATION**2 + squares) / freedom), freedom)
 
     @property
     def doubt(self) -> float:
@@ -111,7 +111,7 @@ def after_launches(expected: Sequence[Speed], launches: Sequence[Sequence[float]
 
 def _clipped(logs: Sequence[float]) -> list[float]:
     middle = median(logs)
-    return [min(max(log, middle - _MOST_DEVIATION), middle + _MOST_DEVIATION) for log in logs]
+    return [min(max(log, middle - MOST_DEVIATION), middle + MOST_DEVIATION) for log in logs]
 
 
 def _squares(logs: Sequence[float]) -> float:

@@ -19,6 +19,7 @@ from tuner.core.loads import Load
 from tuner.measure.points import OperatingPoint
 from tuner.measure.trial import TrialResult
 from tuner.recommend.finals import Finals, Selection, UnderWay
+from tuner.recommend.host_effects import HostRecord
 from tuner.recommend.rounds import (
     Eliminated,
     Pace,
@@ -73,6 +74,7 @@ class FinalsPlan:
         terms: Its limits.
         expected: See `verify`.
         verified: See `verify`.
+        hosts: The hosts of the study; empty: one.
         note: See `verify`.
         eliminated: See `verify`.
     """
@@ -84,12 +86,13 @@ class FinalsPlan:
         *,
         expected: Mapping[int, Speed] = MappingProxyType({}),
         verified: Iterable[Verification] = (),
+        hosts: Sequence[HostRecord] = (),
         note: Callable[[str], None] = lambda _: None,
         eliminated: Eliminated | None = None,
     ) -> None:
         self._terms, self._note, self._eliminated = terms, note, eliminated or noted(note)
         self._under_way, self._pace = UnderWay(), Pace(terms)
-        self._finals = self._finals_of(trials, expected, verified)
+        self._finals = self._finals_of(trials, expected, verified, hosts)
         self._round = max((number for v in self.verifications for number in v.numbers), default=0)
         self._confirms: tuple[int, Load] | None = None
         self._told = set[tuple[int, Load]]()
@@ -160,15 +163,26 @@ class FinalsPlan:
                     self._told.add((number, load))
                     self._eliminated(number, load, reason)
 
-    def update(self, trials: Sequence[TrialResult], expected: Mapping[int, Speed] = MappingProxyType({})) -> None:
+    def update(
+        self,
+        trials: Sequence[TrialResult],
+        expected: Mapping[int, Speed] = MappingProxyType({}),
+        hosts: Sequence[HostRecord] = (),
+    ) -> None:
         """See `VerificationPlan`."""
-        self._finals = self._finals_of(trials, expected, self.verifications)
+        self._finals = self._finals_of(trials, expected, self.verifications, hosts)
 
     def _finals_of(
-        self, trials: Sequence[TrialResult], expected: Mapping[int, Speed], verified: Iterable[Verification]
+        self,
+        trials: Sequence[TrialResult],
+        expected: Mapping[int, Speed],
+        verified: Iterable[Verification],
+        hosts: Sequence[HostRecord],
     ) -> Finals:
-        terms = self._terms
-        return Finals(trials, terms.slo, terms.objective, terms.max_gpu_memory, expected, verified, self._under_way)
+        terms, under_way = self._terms, self._under_way
+        return Finals(
+            trials, terms.slo, terms.objective, terms.max_gpu_memory, expected, verified, under_way, tuple(hosts)
+        )
 
 
 def _name(trial: int, load: Load) -> str:

@@ -10,6 +10,7 @@ import math
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import sub
 from statistics import fmean
 from types import MappingProxyType
 
@@ -18,6 +19,7 @@ from tuner.core.quantities import format_size
 from tuner.measure.points import OperatingPoint
 from tuner.measure.trial import TrialResult
 from tuner.recommend.front import usable_points
+from tuner.recommend.host_effects import HostEffects, HostRecord
 from tuner.recommend.recommend import holds
 from tuner.recommend.rounds import (
     Eliminated,
@@ -78,13 +80,16 @@ def verification_plan(
     *,
     expected: Mapping[int, Speed] = MappingProxyType({}),
     verified: Iterable[Verification] = (),
+    hosts: Sequence[HostRecord] = (),
     note: Callable[[str], None] = lambda _: None,
     eliminated: Eliminated | None = None,
 ) -> VerificationPlan:
-    """The plan for an objective, at a fixed rate or under any load; see `tuner.recommend.verify.verify`."""
+    """The plan for an objective, at a fixed rate or under any load; see `tuner.recommend.verify.FinalsPlan`."""
     if terms.objective.rate is None:
-        return FinalsPlan(trials, terms, expected=expected, verified=verified, note=note, eliminated=eliminated)
-    return FinalsAtRatePlan(trials, terms, verified=verified, note=note, eliminated=eliminated)
+        return FinalsPlan(
+            trials, terms, expected=expected, verified=verified, hosts=hosts, note=note, eliminated=eliminated
+        )
+    return FinalsAtRatePlan(trials, terms, verified=verified, hosts=hosts, note=note, eliminated=eliminated)
 
 
 @dataclass(frozen=True)
@@ -107,6 +112,7 @@ class FinalsAtRatePlan:
         trials: The trials of a search at one rate, the baseline first.
         terms: Its limits.
         verified: See `verify_at_rate`.
+        hosts: The hosts of the study; empty: one.
         note: See `verify_at_rate`.
         eliminated: See `verify_at_rate`.
     """
@@ -117,6 +123,7 @@ class FinalsAtRatePlan:
         terms: VerificationTerms,
         *,
         verified: Iterable[Verification] = (),
+        hosts: Sequence[HostRecord] = (),
         note: Callable[[str], None] = lambda _: None,
         eliminated: Eliminated | None = None,
     ) -> None:
@@ -129,20 +136,35 @@ class FinalsAtRatePlan:
         self._under_way: dict[int, _Selection] = {}
         self._told = set[int]()
         self._pace = Pace(terms)
-        self.update(trials)
+        self.update(trials, hosts=hosts)
 
     @property
     def verifications(self) -> tuple[Verification, ...]:
         """See `VerificationPlan`."""
         return tuple(self._by_trial.values())
 
-    def update(self, trials: Sequence[TrialResult], expected: Mapping[int, Speed] = MappingProxyType({})) -> None:
+    def update(
+        self,
+        trials: Sequence[TrialResult],
+        expected: Mapping[int, Speed] = MappingProxyType({}),
+        hosts: Sequence[HostRecord] = (),
+    ) -> None:
         """See `VerificationPlan`."""
         del expected
-        terms = self._terms
+        terms, self._records = self._terms, tuple(hosts)
         self._trials = {trial.number: trial for trial in trials}
         points = [p for p in usable_points(trials, (), terms.max_gpu_memory, self._objective) if holds(p, terms.slo)]
-        self._expected = {p.trial.number: p.merit(self._objective).value for p in points}
+        self._searched = {p.trial.number: p.merit(self._objective).value for p in points}
+        self._learn()
+
+    def _learn(self) -> None:
+        """Update the effects of hosts, and the merit that the search alone expects of a typical host."""
+        trials, percentile = tuple(self._trials.values()), self._objective.percentile_for(self._terms.slo)
+        self._hosts = HostEffects.of(self._records, trials, self.verifications, percentile)
+        self._expected = {
+            number: value * math.exp(-self._hosts.merit(self._trials[number].host, self._objective).mean)
+            for number, value in self._searched.items()
+        }
 
     def due(self, *, speculative: bool = False) -> Round | None:
         """See `VerificationPlan`."""
@@ -207,6 +229,7 @@ class FinalsAtRatePlan:
         trials = tuple(n for n in self._under_way[due.number].trials if n != number)
         self._under_way[due.number] = _Selection(trials, due.choosing)
         self._pace.launched(took_s)
+        self._learn()
 
     def end(self, due: Round) -> None:
         """See `VerificationPlan`."""
@@ -220,9 +243,12 @@ class FinalsAtRatePlan:
         return self._by_trial.get(number) or Verification(trial=number, load=self._load)
 
     def _merit(self, number: int) -> float:
-        """The geometric mean of its rounds; without rounds, that of the search."""
-        if rounds := self._verification(number).rounds:
-            return math.exp(fmean(math.log(point.merit(self._objective).value) for point in rounds))
+        """The geometric mean of its rounds, without the effects of hosts; without rounds, that of the search."""
+        verification = self._verification(number)
+        if verification.rounds:
+            merits = (math.log(point.merit(self._objective).value) for point in verification.rounds)
+            effects = (self._hosts.merit(host, self._objective).mean for host in verification.hosts_of_rounds)
+            return math.exp(fmean(map(sub, merits, effects)))
         return self._expected.get(number, 0.0)
 
     def _why_out(self, number: int) -> str | None:

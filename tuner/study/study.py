@@ -26,6 +26,7 @@ from tuner.core.slo import SLO, Limit, Percentile
 from tuner.measure.trial import TrialResult
 from tuner.recommend.certified import CertifiedRate
 from tuner.recommend.front import hypervolume, reference_latency_ms, usable_points
+from tuner.recommend.host_effects import HostRecord
 from tuner.recommend.not_chosen import NotChosen, not_chosen
 from tuner.recommend.recommend import Recommendation, recommend
 from tuner.recommend.verification import Verification
@@ -51,6 +52,7 @@ _RUNS = "runs"
 _ENDED = "ended"
 _REMARKS = "remarks"
 _COMPOSED = "space"
+_HOSTS = "hosts"
 
 
 class Identity(Record):
@@ -120,7 +122,7 @@ class Study:
         self._recommendations = dict[tuple[Limit, ...], Recommendation]()
         try:
             self.identity = Identity.model_validate_json(self._attributes[_IDENTITY])
-            self._verified = self._read_verified()
+            self._verified, self._hosts = self._read_verified(), self._read_hosts()
             self._trials = [TrialResult.model_validate_json(t.user_attrs[_RESULT]) for t in self._optuna_trials()]
         except ValidationError:
             reason = "was stored by another version of tritontune"
@@ -199,6 +201,20 @@ class Study:
 
     def _read_verified(self) -> tuple[Verification, ...]:
         return tuple(Verification.model_validate_json(text) for text in self._attributes.get(_VERIFIED, []))
+
+    @property
+    def hosts(self) -> tuple[HostRecord, ...]:
+        """The hosts that carried out launches, in the order in which they joined; early versions stored none."""
+        return self._hosts
+
+    def add_host_record(self, host: HostRecord) -> None:
+        """Store a host in one write; it replaces an earlier record of the same name."""
+        latest = {record.name: record for record in (*self.hosts, host)}
+        self._set(_HOSTS, [record.model_dump_json() for record in latest.values()])
+        self._hosts = self._read_hosts()
+
+    def _read_hosts(self) -> tuple[HostRecord, ...]:
+        return tuple(HostRecord.model_validate_json(text) for text in self._attributes.get(_HOSTS, []))
 
     def _set(self, name: str, value: Any) -> None:
         self._study.set_user_attr(name, value)
