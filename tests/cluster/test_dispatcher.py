@@ -64,17 +64,7 @@ class LaterExecutor(FakeExecutor):
         self._hosts = (*self._hosts, new)
 
 
-class Watched(Watch[str]):
-    """Remembers the pieces that were lost."""
-
-    def __init__(self, told: list[tuple[str, str, str]]) -> None:
-        self._told = told
-
-    def requeued(self, piece: Piece[str], reason: str) -> None:
-        self._told.append((piece.key, piece.slot.name, reason))
-
-
-class Run:
+class Run(Watch):
     """A dispatcher with a clock that its waiting moves.
 
     Attributes:
@@ -85,20 +75,29 @@ class Run:
         self.executor = LaterExecutor(*hosts)
         self.now_s = 0.0
         self.later: Callable[[float], None] = lambda _: None
-        self.requeued: list[tuple[str, str, str]] = []
-        watch = Watched(self.requeued)
-        self.dispatcher = Dispatcher(self.executor, watch, now=lambda: self.now_s, sleep=self._sleep)
+        self.lost: list[tuple[object, str, str]] = []
+        self.seen: list[str] = []
+        self.dispatcher = Dispatcher(self.executor, self, now=lambda: self.now_s, sleep=self._sleep)
 
     def start(self, *keys: str) -> None:
         """Start pieces on free slots."""
         for key, slot in zip(keys, self.dispatcher.free(), strict=False):
             self.dispatcher.start(key, WORK, slot, Path(), UNHEARD)
 
-    def ended(self) -> tuple[str, str, Outcome | None]:
+    def next(self) -> tuple[object, str, Outcome | None]:
         """The next piece that ends, and where it was."""
         finished = self.dispatcher.wait()
         assert finished
         return finished.piece.key, finished.piece.slot.name, finished.outcome
+
+    def began(self, piece: Piece) -> None:
+        self.seen.append(f"{piece.key} began on {piece.slot.name}")
+
+    def requeued(self, piece: Piece, reason: str) -> None:
+        self.lost.append((piece.key, piece.slot.name, reason))
+
+    def ended(self, piece: Piece) -> None:
+        self.seen.append(f"{piece.key} ended on {piece.slot.name}")
 
     def _sleep(self, seconds: float) -> None:
         self.now_s += seconds
@@ -111,7 +110,7 @@ def test_a_slot_has_one_piece_at_a_time() -> None:
     assert run.dispatcher.under_way == ("one", "two", "three")
     assert run.dispatcher.free() == ()
     run.executor.ends("b/0", Outcome(wall_s=2.0))
-    assert run.ended() == ("two", "b/0", Outcome(wall_s=2.0, host="b"))
+    assert run.next() == ("two", "b/0", Outcome(wall_s=2.0, host="b"))
     assert [slot.name for slot in run.dispatcher.free()] == ["b/0"]
 
 
@@ -120,15 +119,15 @@ def test_lost_work_is_done_again_on_another_host_before_other_work() -> None:
     run.start("one", "two", "three")
     run.executor.loses("a")
     run.executor.ends("b/1")
-    assert run.ended()[:2] == ("three", "b/1")
-    assert run.requeued == [("one", "a/0", "host a was lost")]
+    assert run.next()[:2] == ("three", "b/1")
+    assert run.lost == [("one", "a/0", "host a was lost")]
     # The free slot is for the lost work.
     assert run.dispatcher.free() == ()
     assert run.dispatcher.under_way == ("two", "one")
     run.executor.ends("b/0")
-    assert run.ended()[0] == "two"
+    assert run.next()[0] == "two"
     run.executor.ends("b/1", Outcome(wall_s=1.0))
-    assert run.ended() == ("one", "b/1", Outcome(wall_s=1.0, host="b"))
+    assert run.next() == ("one", "b/1", Outcome(wall_s=1.0, host="b"))
 
 
 def test_another_host_is_preferred_to_the_one_that_lost_the_work() -> None:
@@ -136,7 +135,8 @@ def test_another_host_is_preferred_to_the_one_that_lost_the_work() -> None:
     run.start("one")
     run.executor.placed = run.executor.ends
     run.executor.ends("a/0", HostLostError("its process was killed"))
-    assert run.ended() == ("one", "b/0", Outcome(host="b"))
+    assert run.next() == ("one", "b/0", Outcome(host="b"))
+    assert run.seen == ["one began on a/0", "one began on b/0", "one ended on b/0"]
 
 
 def test_the_same_host_is_better_than_none() -> None:
@@ -144,7 +144,7 @@ def test_the_same_host_is_better_than_none() -> None:
     run.start("one")
     run.executor.placed = run.executor.ends
     run.executor.ends("a/0", HostLostError("its process was killed"))
-    assert run.ended() == ("one", "a/0", Outcome(host="a"))
+    assert run.next() == ("one", "a/0", Outcome(host="a"))
 
 
 def test_work_whose_hosts_were_lost_twice_is_given_up() -> None:
@@ -152,8 +152,8 @@ def test_work_whose_hosts_were_lost_twice_is_given_up() -> None:
     run.start("one")
     run.executor.placed = lambda slot: run.executor.ends(slot, HostLostError("second"))
     run.executor.ends("a/0", HostLostError("first"))
-    assert run.ended() == ("one", "b/0", None)
-    assert [reason for _, _, reason in run.requeued] == ["first"]
+    assert run.next() == ("one", "b/0", None)
+    assert [reason for _, _, reason in run.lost] == ["first"]
     assert run.dispatcher.under_way == ()
     with pytest.raises(TuningError, match=r"^model 'm': the hosts of a launch were lost twice$"):
         run.dispatcher.carry_out("two", WORK, Path())
@@ -165,14 +165,14 @@ def test_lost_work_waits_for_a_host_of_its_class() -> None:
     run.executor.loses("a")
     run.executor.placed = run.executor.ends
     run.later = lambda now_s: run.executor.gets(host("c")) if now_s == 5 else None
-    assert run.ended() == ("one", "c/0", Outcome(host="c"))
+    assert run.next() == ("one", "c/0", Outcome(host="c"))
 
 
 def test_lost_work_without_a_host_of_its_class_is_given_up_after_a_while() -> None:
     run = Run(host("a"), host("b", host_class="B"))
     run.start("one")
     run.executor.loses("a")
-    assert run.ended() == ("one", "a/0", None)
+    assert run.next() == ("one", "a/0", None)
     assert 60 <= run.now_s < 70
 
 

@@ -13,10 +13,12 @@ import pytest
 from support.builders import identity, point, space, trial
 from support.executors import FakeExecutor
 
+from tuner.cluster.dispatcher import Dispatcher
 from tuner.core.errors import Cause
 from tuner.core.loads import Concurrency, Load
 from tuner.jobs.model_finals import ModelFinals
 from tuner.jobs.progress import Progress
+from tuner.jobs.run_context import RunContext
 from tuner.measure.plan import result_of
 from tuner.measure.points import OperatingPoint
 from tuner.measure.rules import LevelRules
@@ -55,15 +57,15 @@ def test_a_kill_while_verifying_leaves_files_that_agree_with_the_study(tmp_path:
     anything = cast("Any", None)
     terms = TrialTerms("mlp", anything, LevelRules(slo=study.identity.slo), max_concurrency=8)
     job = TuneJob.make({"repository": str(tmp_path), "slo": {"p99": "25ms"}})
+    executor = FakeExecutor(again)
     finals = ModelFinals(
-        job,
+        RunContext(job, run, anything, executor, Progress()),
         study,
         terms,
-        FakeExecutor(again),
+        Dispatcher(executor),
         tmp_path,
         lambda _: anything,
         lambda: _write(run, study),
-        Progress(),
         lambda: counted.append(None),
     )
     with pytest.raises(KilledError):
@@ -116,15 +118,15 @@ class Certifying:
         anything = cast("Any", None)
         job = TuneJob.make({"repository": "/models", "slo": {"p99": "25ms"}})
         terms = TrialTerms("mlp", anything, LevelRules(slo=self.study.identity.slo), max_concurrency=8)
+        executor = FakeExecutor(self._launched)
         finals = ModelFinals(
-            job,
+            RunContext(job, self._run, anything, executor, Progress()),
             self.study,
             terms,
-            FakeExecutor(self._launched),
+            Dispatcher(executor),
             Path(),
             lambda by: Limits(1.0, 1.0, by),
             lambda: _write(self._run, self.study),
-            Progress(),
             lambda: self.counted.append(self.measured),
         )
         finals.certify(until=until)

@@ -10,6 +10,7 @@ import pytest
 from support.builders import MLP, identity, point, space, trial
 from support.executors import FakeExecutor
 
+from tuner.cluster.dispatcher import Dispatcher
 from tuner.config.patch import Patch
 from tuner.config.warmup import WarmUpInput
 from tuner.core.errors import Cause, ServerError
@@ -65,7 +66,7 @@ def measure(study: Study, folder: Path, launches: Launches, *, until: float = FO
     anything = cast("Any", None)
     options = TuneJob.make({"repository": str(folder), "slo": {"p99": "25ms"}})
     terms, executor = TrialTerms("mlp", options, LevelRules(), 8), FakeExecutor(launches.carry_out)
-    measure_warm_up(study, terms, executor, folder, lambda _: anything, Progress(), until=until)
+    measure_warm_up(study, terms, Dispatcher(executor), folder, lambda _: anything, Progress(), until=until)
 
 
 @pytest.mark.parametrize("first_answer_s", [None, 0.01, 0.05, 0.1])

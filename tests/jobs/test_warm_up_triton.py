@@ -10,6 +10,7 @@ import pytest
 from support.builders import identity, point, space, trial
 from support.executors import FakeExecutor
 
+from tuner.cluster.dispatcher import Dispatcher
 from tuner.config.config import ModelConfig
 from tuner.config.repository import ModelRepository
 from tuner.config.staging import stage
@@ -42,7 +43,9 @@ def measured(launcher: ProcessLauncher, users: ModelRepositoryFactory, folder: P
     def limits(until: float) -> Limits:
         return Limits(60.0, 60.0, until - time.monotonic())
 
-    measure_warm_up(study, terms, executor, folder / "logs", limits, Progress(), until=time.monotonic() + 500)
+    measure_warm_up(
+        study, terms, Dispatcher(executor), folder / "logs", limits, Progress(), until=time.monotonic() + 500
+    )
     assert study.warm_up
     if study.warm_up.shapes:
         text = warmed(study, searched, config)

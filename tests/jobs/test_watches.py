@@ -15,7 +15,7 @@ from tuner.cluster.host_changes import HostChange
 from tuner.cluster.slots import Host, Slot
 from tuner.core.errors import HostLostError, TuningError
 from tuner.jobs.progress import Progress
-from tuner.jobs.trial_launches import TrialLaunch, _TrialWatch
+from tuner.jobs.trial_launches import TrialLaunch, _Watch
 from tuner.jobs.watches import LaunchWatch, WatchedExecutor
 from tuner.measure.work import UNHEARD, Outcome, TrialProgress, Work
 
@@ -69,12 +69,12 @@ class Hosts(FakeExecutor):
         self.under_way[slot].set_exception(HostLostError("its node died"))
 
 
-def _trials(told: Told, executor: FakeExecutor, *, several: bool) -> Dispatcher[TrialLaunch]:
+def _trials(told: Told, executor: FakeExecutor, *, several: bool) -> Dispatcher:
     context: Any = SimpleNamespace(progress=told, has_several_slots=several)
-    return Dispatcher(executor, _TrialWatch(context), sleep=lambda _: None)
+    return Dispatcher(executor, _Watch(context), sleep=lambda _: None)
 
 
-def _begin(dispatcher: Dispatcher[TrialLaunch], number: int) -> None:
+def _begin(dispatcher: Dispatcher, number: int) -> None:
     trial = TrialLaunch(number, _WORK, f"count {number}")
     dispatcher.start(trial, _WORK, dispatcher.free()[0], Path(), UNHEARD)
 
@@ -86,7 +86,8 @@ def test_trials_tell_their_slots_and_begin_again_elsewhere() -> None:
         _begin(dispatcher, number)
     executor.lose("a/0")
     executor.under_way["b/0"].set_result(Outcome())
-    assert dispatcher.outcome().piece.key.number == 2
+    second: Any = dispatcher.outcome().piece.key
+    assert second.number == 2
     dispatcher._place_again()
     executor.lose("b/0")
     assert dispatcher.outcome().outcome is None
@@ -139,7 +140,7 @@ def test_a_run_with_one_slot_tells_of_no_slot() -> None:
 
 def test_a_relaunch_of_the_baseline_is_no_trial() -> None:
     told, executor = Told(), FakeExecutor(lambda *_: Outcome())
-    _trials(told, executor, several=False).carry_out(TrialLaunch(0, _WORK, ""), _WORK, Path())
+    _trials(told, executor, several=False).carry_out("the baseline", _WORK, Path())
     assert told.told == []
 
 

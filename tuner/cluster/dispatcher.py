@@ -8,7 +8,6 @@ from concurrent.futures import FIRST_COMPLETED, Future
 from concurrent.futures import wait as first_of
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Generic, TypeVar
 
 from tuner.cluster.executor import Executor
 from tuner.cluster.slots import Host, Slot
@@ -20,11 +19,9 @@ _WITHOUT_HOSTS_S = 60.0
 # Seconds between looks at the hosts while nothing else happens.
 _LOOK_S = 1.0
 
-_Key = TypeVar("_Key")
-
 
 @dataclass(frozen=True)
-class Piece(Generic[_Key]):
+class Piece:
     """A piece of work under way.
 
     Attributes:
@@ -34,47 +31,49 @@ class Piece(Generic[_Key]):
         folder: The folder for its files.
         progress: Called with each load level.
         host_class: The class of hosts that may carry it out.
+        repeats: Whether it is done again on another host if this one is lost.
         lost: Why its first host was lost; empty: it was not.
         lost_at: When that was, by the clock of the dispatcher.
     """
 
-    key: _Key
+    key: object
     work: Work
     slot: Slot
     folder: Path
     progress: TrialProgress
     host_class: str
+    repeats: bool
     lost: str = ""
     lost_at: float = 0.0
 
 
 @dataclass(frozen=True)
-class Finished(Generic[_Key]):
+class Finished:
     """A piece of work that has ended.
 
     Attributes:
         piece: The piece.
-        outcome: Its outcome; None: its hosts were lost twice, or no other host of its class came.
+        outcome: Its outcome; None: its hosts were lost.
     """
 
-    piece: Piece[_Key]
+    piece: Piece
     outcome: Outcome | None
 
 
-class Watch(Generic[_Key]):
+class Watch:
     """Told what a dispatcher does. The base class ignores it."""
 
-    def began(self, piece: Piece[_Key]) -> None:
+    def began(self, piece: Piece) -> None:
         """A piece of work begins on its slot, perhaps a second time."""
 
-    def requeued(self, piece: Piece[_Key], reason: str) -> None:
+    def requeued(self, piece: Piece, reason: str) -> None:
         """The slot of a piece was lost, and another host will do it."""
 
-    def ended(self, piece: Piece[_Key]) -> None:
+    def ended(self, piece: Piece) -> None:
         """A piece has ended, with an outcome or without one."""
 
 
-class Dispatcher(Generic[_Key]):
+class Dispatcher:
     """Gives work to the slots of an executor.
 
     Args:
@@ -87,17 +86,17 @@ class Dispatcher(Generic[_Key]):
     def __init__(
         self,
         executor: Executor,
-        watch: Watch[_Key] | None = None,
+        watch: Watch | None = None,
         *,
         now: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._executor = executor
-        self._watch = watch or Watch[_Key]()
+        self._watch = watch or Watch()
         self._now = now
         self._sleep = sleep
-        self._under_way: dict[Future[Outcome], Piece[_Key]] = {}
-        self._again: list[Piece[_Key]] = []
+        self._under_way: dict[Future[Outcome], Piece] = {}
+        self._again: list[Piece] = []
         self._alone_since: float | None = None
 
     @property
@@ -106,9 +105,14 @@ class Dispatcher(Generic[_Key]):
         return self._executor.hosts
 
     @property
-    def under_way(self) -> tuple[_Key, ...]:
+    def under_way(self) -> tuple[object, ...]:
         """The keys of the pieces that have not ended, in order of their start."""
         return tuple(piece.key for piece in (*self._under_way.values(), *self._again))
+
+    def is_free(self, slot: Slot) -> bool:
+        """Whether a slot is still there, without work."""
+        busy = {piece.slot.name for piece in self._under_way.values()}
+        return slot.name not in busy and any(each.name == slot.name for each in self._executor.slots)
 
     def free(self) -> tuple[Slot, ...]:
         """The slots without work, but for those that lost work waits for."""
@@ -117,7 +121,7 @@ class Dispatcher(Generic[_Key]):
         return slots if not self._again else ()
 
     def start(
-        self, key: _Key, work: Work, slot: Slot, folder: Path, progress: TrialProgress, *, host_class: str = ""
+        self, key: object, work: Work, slot: Slot, folder: Path, progress: TrialProgress, *, repeats: bool = True
     ) -> None:
         """Carry out a piece of work on a free slot.
 
@@ -127,11 +131,12 @@ class Dispatcher(Generic[_Key]):
             slot: One of `free()`.
             folder: The folder for its files.
             progress: Called with each load level.
-            host_class: The class of hosts that may carry it out if this one is lost.
+            repeats: Whether another host of the same class does it again if this one is lost.
         """
-        self._submit(Piece(key, work, slot, folder, progress, host_class))
+        classes = {host.name: host.host_class for host in self._executor.hosts}
+        self._submit(Piece(key, work, slot, folder, progress, classes.get(slot.host, ""), repeats))
 
-    def wait(self) -> Finished[_Key] | None:
+    def wait(self) -> Finished | None:
         """Wait until a piece ends, or a slot joins. Without work and slots, wait for a slot.
 
         Returns:
@@ -143,6 +148,7 @@ class Dispatcher(Generic[_Key]):
         known = {slot.name for slot in self._executor.slots}
         while True:
             if given_up := self._place_again():
+                self._watch.ended(given_up)
                 return Finished(given_up, None)
             done = self._done_soon()
             for future in [each for each in self._under_way if each in done]:
@@ -150,7 +156,7 @@ class Dispatcher(Generic[_Key]):
                 try:
                     outcome = future.result()
                 except HostLostError as lost:
-                    if piece.lost:
+                    if piece.lost or not piece.repeats:
                         self._watch.ended(piece)
                         return Finished(piece, None)
                     self._watch.requeued(piece, str(lost))
@@ -165,7 +171,7 @@ class Dispatcher(Generic[_Key]):
             if not self._again and {slot.name for slot in self.free()} - known:
                 return None
 
-    def outcome(self) -> Finished[_Key]:
+    def outcome(self) -> Finished:
         """Wait until a piece ends; there must be one under way.
 
         Raises:
@@ -175,7 +181,7 @@ class Dispatcher(Generic[_Key]):
             pass
         return finished
 
-    def carry_out(self, key: _Key, work: Work, folder: Path, progress: TrialProgress = UNHEARD) -> Outcome:
+    def carry_out(self, key: object, work: Work, folder: Path, progress: TrialProgress = UNHEARD) -> Outcome:
         """Carry out one piece of work, while no other is under way.
 
         Raises:
@@ -195,12 +201,12 @@ class Dispatcher(Generic[_Key]):
         self._sleep(_LOOK_S)
         return ()
 
-    def _submit(self, piece: Piece[_Key]) -> None:
+    def _submit(self, piece: Piece) -> None:
         self._watch.began(piece)
         future = self._executor.submit(piece.work, piece.slot, piece.folder, piece.progress)
         self._under_way[future] = piece
 
-    def _place_again(self) -> Piece[_Key] | None:
+    def _place_again(self) -> Piece | None:
         """Give lost work to free slots of its class, on another host if there is one.
 
         Returns:

@@ -76,7 +76,7 @@ class Baseline:
         """
         folder = self._context.out.model(self._model.name) / "recorded"
         work = self._work(Loads(()), self._budget.limits(until=self._budget.until(1.0)))
-        outcome = self._launches.dispatcher.carry_out(TrialLaunch(0, self._own, ""), work, folder)
+        outcome = self._launches.dispatcher.carry_out("the baseline, to record its outputs", work, folder)
         if outcome.failure:
             reason = outcome.failure.message
             raise TuningError(f"model {self._model.name!r}: the baseline no longer works: {reason}")

@@ -38,7 +38,7 @@ class Budget:
     ) -> None:
         self._job, self._model, self._study, self.now = job, model, study, now
         self._began = now() - study.took_s
-        self._counted = now()
+        self._counted: float | None = None
         self.search_s = (SEARCH_SHARE if job.verify else 1.0) * job.budget
 
     @property
@@ -65,10 +65,19 @@ class Budget:
         self._counted = self.now()
 
     def count_verifying(self) -> None:
-        """Store the time spent on verifying so far, so that it counts in a resumed run."""
-        now = self.now()
-        self._study.add_verifying_s(now - self._counted)
-        self._counted = now
+        """Store the time spent on verifying so far, so that it counts in a resumed run.
+
+        Rounds of verification during the search take no time of their own.
+        """
+        if self._counted is not None:
+            now = self.now()
+            self._study.add_verifying_s(now - self._counted)
+            self._counted = now
+
+    def verifying_ended(self) -> None:
+        """Store the time spent on verifying, which ends now."""
+        self.count_verifying()
+        self._counted = None
 
     def limits_of_search(self, *, slow: bool = False) -> Limits:
         """The limits of the next trial of the search, which end with the budget.

@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tuner.cluster.dispatcher import Dispatcher
-from tuner.cluster.executor import Executor
+from tuner.cluster.dispatcher import Dispatcher, Finished
 from tuner.core.loads import Load
 from tuner.core.quantities import format_number
 from tuner.core.slo import SLO
-from tuner.jobs.progress import Progress
-from tuner.jobs.watches import LaunchWatch
+from tuner.jobs.rounds_on_slots import RoundsOnSlots
+from tuner.jobs.run_context import RunContext
 from tuner.measure.points import OperatingPoint
 from tuner.measure.rules import LevelRules
-from tuner.measure.trial import TrialResult
 from tuner.measure.work import Limits, Loads, TrialTerms, Work
-from tuner.options.tune_job import TuneJob
 from tuner.recommend.certified import CertifiedRate
 from tuner.recommend.certify import Certification
-from tuner.recommend.rounds import VerificationTerms
+from tuner.recommend.rounds import Relaunch, VerificationTerms
 from tuner.recommend.speed import Speed
 from tuner.recommend.verification import Verification
-from tuner.recommend.verify import verify
-from tuner.recommend.verify_at_rate import verify_at_rate
+from tuner.recommend.verify_at_rate import verification_plan
 from tuner.results.words import point_in_words
 from tuner.search.goal import Goal
 from tuner.stats.slo_verdict import CONFIDENCE
@@ -42,43 +38,74 @@ class ModelFinals:
     """Verifies the finalists of a search, and certifies a rate of the best one.
 
     Args:
-        job: The job.
+        context: The context of the run.
         study: The study with the trials; the results are stored in it.
         terms: The terms of the launches.
-        executor: Carries out the launches.
+        dispatcher: Gives the launches to slots.
         folder: The folder for the logs of the servers.
         limits: Gives the limits of a launch for a deadline (`time.monotonic`).
         stored: Called when a result was stored in the study.
-        progress: Receives the events of the finals.
         spent: Called before each launch and each level, to store the time spent.
     """
 
     def __init__(  # noqa: PLR0917 (constructed at one place)
         self,
-        job: TuneJob,
+        context: RunContext,
         study: Study,
         terms: TrialTerms,
-        executor: Executor,
+        dispatcher: Dispatcher,
         folder: Path,
         limits: Callable[[float], Limits],
         stored: Callable[[], None],
-        progress: Progress,
         spent: Callable[[], None],
     ) -> None:
-        self._job = job
+        self._context, self._job, self._progress = context, context.job, context.progress
         self._study = study
         self._terms = terms
-        self._dispatcher = Dispatcher[str](executor, LaunchWatch(progress) if job.has_slots else None)
+        self._dispatcher = dispatcher
         self._folder = folder
         self._limits = limits
         self._stored = stored
-        self._progress = progress
         self._spent = spent
+        self._speculation: RoundsOnSlots | None = None
 
     def verify(self, *, until: float) -> None:
         """Relaunch the finalists in rounds, the last of which begins before `until` (`time.monotonic`)."""
         study, job, objective = self._study, self._job, self._job.objective
+        before = study.verified
+        self._progress.phase_began("verification")
+        self._rounds(until).run()
+        for verified in study.verified:
+            if verified.point and verified not in before:
+                words = point_in_words(verified.point, objective.percentile_for(job.slo), objective)
+                launches = len(verified.rounds)
+                self._progress.note(
+                    f"relaunched trial {verified.trial}: {words}, {launches} launch{'es' * (launches > 1)}"
+                )
+
+    def speculate(self, *, until: float) -> None:
+        """Verify the leaders of a search that waits for its last trials, on the slots that it leaves free.
+
+        Args:
+            until: The end of verification (`time.monotonic`).
+        """
+        if self._speculation is None:
+            self._speculation = self._rounds(until)
+        else:
+            self._speculation.plan.update(self._study.trials, self._expected_speeds())
+        self._speculation.start(speculative=True)
+
+    def ended(self, finished: Finished) -> None:
+        """Count a launch of `speculate` that has ended."""
+        if self._speculation is None:
+            raise RuntimeError("no verification is under way")
+        self._speculation.ended(finished)
+
+    def _rounds(self, until: float) -> RoundsOnSlots:
+        """The rounds of the finalists, by what is known of them so far."""
+        study, job, objective = self._study, self._job, self._job.objective
         launch_terms = self._with_rules(_VERIFY_RULES if objective.rate is None else _AT_RATE_RULES)
+        slots = len(self._context.executor.slots)
         terms = VerificationTerms(
             slo=job.slo,
             until=until,
@@ -86,41 +113,25 @@ class ModelFinals:
             seed=job.seed,
             max_gpu_memory=job.max_gpu_memory,
             objective=objective,
+            slots=max(1, slots),
+        )
+        plan = verification_plan(
+            study.trials,
+            terms,
+            expected=self._expected_speeds(),
+            verified=study.verified,
+            note=self._progress.note,
+            eliminated=self._progress.eliminated,
         )
 
-        def measure(trial: TrialResult, loads: Sequence[Load], number: int) -> Iterator[OperatingPoint]:
-            self._spent()
-            name = f"{trial.number:03d}-{loads[0].level:g}-{number}"
-            work = Work(launch_terms, trial.patch, Loads(tuple(loads)), self._limits(until))
-            outcome = self._dispatcher.carry_out(f"round {number} of trial {trial.number}", work, self._folder / name)
-            yield from outcome.points
-            if outcome.failure:
-                raise outcome.failure.as_error()
+        def work_of(launch: Relaunch) -> Work:
+            return Work(launch_terms, launch.trial.patch, Loads(launch.loads), self._limits(until))
 
         def keep(verified: Sequence[Verification]) -> None:
             study.add_verified(verified)
             self._stored()
 
-        before, note, eliminated = study.verified, self._progress.note, self._progress.eliminated
-        self._progress.phase_began("verification")
-        if objective.rate is None:
-            verify(
-                study.trials,
-                measure,
-                terms,
-                expected=self._expected_speeds(),
-                verified=before,
-                keep=keep,
-                note=note,
-                eliminated=eliminated,
-            )
-        else:
-            verify_at_rate(study.trials, measure, terms, verified=before, keep=keep, note=note, eliminated=eliminated)
-        for verified in study.verified:
-            if verified.point and verified not in before:
-                words = point_in_words(verified.point, objective.percentile_for(job.slo), objective)
-                launches = len(verified.rounds)
-                note(f"relaunched trial {verified.trial}: {words}, {launches} launch{'es' * (launches > 1)}")
+        return RoundsOnSlots(plan, self._dispatcher, work_of, self._folder, keep, self._spent)
 
     def certify(self, *, until: float) -> None:
         """Certify a rate of Poisson arrivals for the best config, by `until` (`time.monotonic`)."""

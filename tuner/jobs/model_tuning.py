@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+from tuner.cluster.dispatcher import Finished
 from tuner.config.config import ModelConfig
 from tuner.config.repository import ModelFolder
 from tuner.core.loads import Concurrency
@@ -18,7 +19,7 @@ from tuner.jobs.explain import explain
 from tuner.jobs.model_finals import ModelFinals
 from tuner.jobs.output_check import OutputCheck
 from tuner.jobs.run_context import RunContext, terms_of, trial_terms_of
-from tuner.jobs.trial_launches import TrialLaunches
+from tuner.jobs.trial_launches import TrialLaunch, TrialLaunches
 from tuner.jobs.warm_up import measure_warm_up, warm_up_takes_s
 from tuner.measure.rules import LevelRules
 from tuner.measure.trial import TrialResult
@@ -71,14 +72,13 @@ class ModelTuning:
         self._launches = TrialLaunches(context, self._terms, study, self._budget, self._outputs)
         self._baseline = Baseline(context, model, self._terms, self._launches, self._budget, self._outputs)
         self._finals = ModelFinals(
-            job,
+            context,
             study,
             self._terms,
-            context.executor,
+            self._launches.dispatcher,
             folder / "verified",
             self._budget.limits_of_finalists,
             self._stored_more,
-            context.progress,
             self._budget.count_verifying,
         )
         self._refused: set[str] = set()
@@ -132,7 +132,7 @@ class ModelTuning:
             self._finals.certify(until=certified_by - kept_s)
             self._measure_warm_up(until=certified_by)
         finally:
-            self._budget.count_verifying()
+            self._budget.verifying_ended()
 
     def _measure_warm_up(self, *, until: float) -> None:
         """Measure what a warm-up of the best config saves, if its first answer was slow."""
@@ -141,7 +141,7 @@ class ModelTuning:
         measure_warm_up(
             study,
             self._terms,
-            context.executor,
+            self._launches.dispatcher,
             folder,
             lambda by: self._budget.limits(until=by),
             context.progress,
@@ -168,8 +168,7 @@ class ModelTuning:
         )
         self._recall_outputs()
         self._launches.launch(candidate, space, self._launches.dispatcher.free()[0], Sweep(also=load), limits)
-        if result := self._launches.result(self._launches.dispatcher.outcome()):
-            self._store(result, space)
+        self._finish(self._launches.dispatcher.outcome(), space)
 
     def _search(self) -> str:
         """Measure the baseline and then candidates. Returns why the search ended."""
@@ -186,9 +185,18 @@ class ModelTuning:
             ended = self._launch_more(proposals, space)
             if ended and not dispatcher.under_way:
                 return ended
-            finished = dispatcher.wait()
-            if finished and (result := self._launches.result(finished)):
-                self._store(result, space)
+            if ended and self._launches.pending and self._context.job.verify:
+                self._finals.speculate(until=self._budget.until(VERIFY_SHARE))
+            if finished := dispatcher.wait():
+                self._finish(finished, space)
+
+    def _finish(self, finished: Finished, space: SearchSpace) -> None:
+        """Store what has ended during the search."""
+        key = finished.piece.key
+        if not isinstance(key, TrialLaunch):
+            self._finals.ended(finished)
+        elif result := self._launches.result(key, finished.outcome):
+            self._store(result, space)
 
     def _launch_more(self, proposals: Proposals, space: SearchSpace) -> str | None:
         """Launch a candidate on each free slot. Returns why there is none for a slot; None: all slots have work."""

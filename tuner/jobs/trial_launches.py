@@ -6,7 +6,7 @@ import shutil
 from dataclasses import dataclass
 from itertools import count
 
-from tuner.cluster.dispatcher import Dispatcher, Finished, Piece, Watch
+from tuner.cluster.dispatcher import Dispatcher, Piece
 from tuner.cluster.slots import Slot
 from tuner.config.config import ModelConfig
 from tuner.core.errors import Cause
@@ -14,6 +14,7 @@ from tuner.jobs.budget import Budget
 from tuner.jobs.output_check import Examined, OutputCheck
 from tuner.jobs.progress import ProgressOfTrial
 from tuner.jobs.run_context import RunContext
+from tuner.jobs.watches import LaunchWatch
 from tuner.measure.trial import TrialResult
 from tuner.measure.work import Failure, Limits, LoadPlan, Outcome, TrialProgress, TrialTerms, Work
 from tuner.search.proposals import ServedConfigs
@@ -32,7 +33,7 @@ class TrialLaunch:
     Attributes:
         number: Its number.
         candidate: Its candidate.
-        words: Its candidate in words; empty: a launch of the baseline that is no trial.
+        words: Its candidate in words.
         after: See `TrialResult`.
         beside: See `TrialResult`.
     """
@@ -44,27 +45,38 @@ class TrialLaunch:
     beside: tuple[int, ...] = ()
 
 
-class _TrialWatch(Watch[TrialLaunch]):
-    """Tells of the trials of a run.
+class _Watch(LaunchWatch):
+    """Tells of the trials of a run, and of its other launches.
 
     Args:
         context: The context of the run.
     """
 
     def __init__(self, context: RunContext) -> None:
-        self._progress, self._has_several_slots = context.progress, context.has_several_slots
+        super().__init__(context.progress)
+        self._context = context
 
-    def began(self, piece: Piece[TrialLaunch]) -> None:
+    def began(self, piece: Piece) -> None:
         """See `Watch`."""
-        trial = piece.key
-        if trial.words:
-            slot = piece.slot.name if self._has_several_slots else ""
-            self._progress.trial_began(trial.number, trial.words, slot)
+        several = self._context.has_several_slots
+        if isinstance(piece.key, TrialLaunch):
+            slot = piece.slot.name if several else ""
+            self._context.progress.trial_began(piece.key.number, piece.key.words, slot)
+        elif several:
+            super().began(piece)
 
-    def requeued(self, piece: Piece[TrialLaunch], reason: str) -> None:
+    def requeued(self, piece: Piece, reason: str) -> None:
         """See `Watch`."""
-        number = piece.key.number
-        self._progress.requeued(f"trial {number}", piece.slot.name, reason, trial=number)
+        if isinstance(piece.key, TrialLaunch):
+            number = piece.key.number
+            self._context.progress.requeued(f"trial {number}", piece.slot.name, reason, trial=number)
+        else:
+            super().requeued(piece, reason)
+
+    def ended(self, piece: Piece) -> None:
+        """See `Watch`."""
+        if not isinstance(piece.key, TrialLaunch) and self._context.has_several_slots:
+            super().ended(piece)
 
 
 class TrialLaunches:
@@ -84,12 +96,16 @@ class TrialLaunches:
         self._context, self._terms, self._study, self._budget, self._outputs = context, terms, study, budget, outputs
         self._served = ServedConfigs()
         self._numbers = count(max((trial.number for trial in study.trials), default=-1) + 1)
-        self.dispatcher = Dispatcher(context.executor, _TrialWatch(context), now=budget.now)
+        self.dispatcher = Dispatcher(context.executor, _Watch(context), now=budget.now)
 
     @property
     def pending(self) -> tuple[Pending, ...]:
         """The trials under way."""
-        return tuple(Pending(each.number, each.candidate.parameters) for each in self.dispatcher.under_way)
+        return tuple(Pending(each.number, each.candidate.parameters) for each in self._under_way)
+
+    @property
+    def _under_way(self) -> list[TrialLaunch]:
+        return [key for key in self.dispatcher.under_way if isinstance(key, TrialLaunch)]
 
     def next_number(self) -> int:
         """The number of the next trial. Numbers are given when a trial begins, so some may be missing in the end."""
@@ -116,7 +132,7 @@ class TrialLaunches:
             terms: The terms of this launch, if they differ.
         """
         finished = tuple(trial.number for trial in self._study.trials)
-        beside = tuple(each.number for each in self.dispatcher.under_way)
+        beside = tuple(each.number for each in self._under_way)
         words = in_words(candidate.parameters, space.baseline)
         trial = TrialLaunch(self.next_number(), candidate, words, finished, beside)
         self._served.read(self._study.trials)
@@ -129,9 +145,13 @@ class TrialLaunches:
         folder = self._context.out.trial(self._terms.model, trial.number)
         self.dispatcher.start(trial, work, slot, folder, self._progress(trial.number))
 
-    def result(self, finished: Finished[TrialLaunch]) -> TrialResult | None:
-        """The result of a trial that has ended; None if it does not count."""
-        trial, outcome = finished.piece.key, finished.outcome
+    def result(self, trial: TrialLaunch, outcome: Outcome | None) -> TrialResult | None:
+        """The result of a trial that has ended; None if it does not count.
+
+        Args:
+            trial: The trial.
+            outcome: Its outcome; None: its hosts were lost.
+        """
         dropped = "its hosts were lost" if outcome is None else ""
         if outcome is not None:
             result = self.result_of(trial, outcome)

@@ -9,14 +9,12 @@ from pathlib import Path
 from types import MappingProxyType
 
 from tuner.cluster.dispatcher import Dispatcher
-from tuner.cluster.executor import Executor
 from tuner.config.config import ModelConfig
 from tuner.config.patch import Patch
 from tuner.config.warmup import MOST_SHAPES, WarmUpShape, why_no_warm_up, with_warm_up
 from tuner.core.errors import ServerError, shortened
 from tuner.core.quantities import format_duration
 from tuner.jobs.progress import Progress
-from tuner.jobs.watches import LaunchWatch
 from tuner.measure.session import Session
 from tuner.measure.trial import TrialResult
 from tuner.measure.work import Limits, Loads, Outcome, TrialTerms, Work
@@ -37,7 +35,7 @@ def warm_up_takes_s(study: Study) -> float:
 def measure_warm_up(  # noqa: PLR0917 (called at one place)
     study: Study,
     terms: TrialTerms,
-    executor: Executor,
+    dispatcher: Dispatcher,
     folder: Path,
     limits: Callable[[float], Limits],
     progress: Progress,
@@ -51,7 +49,7 @@ def measure_warm_up(  # noqa: PLR0917 (called at one place)
     Args:
         study: The study; the result is stored in it.
         terms: The terms of the launches.
-        executor: Carries out the launches.
+        dispatcher: Gives the launches to slots.
         folder: The folder for the logs of the servers.
         limits: Gives the limits of a launch for a deadline (`time.monotonic`).
         progress: Receives the phase and a note when servers are launched.
@@ -69,9 +67,7 @@ def measure_warm_up(  # noqa: PLR0917 (called at one place)
     else:
         progress.phase_began("warm-up")
         progress.note(f"measuring a warm-up: the first answer of trial {trial.number} took {format_duration(slow_s)}")
-        launches = _Launches(
-            terms, executor, folder, limits(until), LaunchWatch(progress) if len(executor.slots) > 1 else None
-        )
+        launches = _Launches(terms, dispatcher, folder, limits(until))
         study.offer(_measured(warm_up, trial, launches))
 
 
@@ -88,10 +84,9 @@ class _Launches:
     """Launches configs to time their first answers."""
 
     terms: TrialTerms
-    executor: Executor
+    dispatcher: Dispatcher
     folder: Path
     limits: Limits
-    watch: LaunchWatch | None
 
     def first_answer(self, patch: Patch, name: str) -> tuple[FirstAnswer, Outcome]:
         """Launch a patch, and time its first answer.
@@ -100,9 +95,8 @@ class _Launches:
             ServerError: the launch or the first answer failed.
             TuningError: its hosts were lost.
         """
-        dispatcher = Dispatcher[str](self.executor, self.watch)
         work = Work(self.terms, patch, Loads(()), self.limits, _Shapes())
-        outcome = dispatcher.carry_out(f"launch {name} a warm-up", work, self.folder / name)
+        outcome = self.dispatcher.carry_out(f"launch {name} a warm-up", work, self.folder / name)
         if outcome.failure:
             raise outcome.failure.as_error()
         return FirstAnswer(launch_s=outcome.launch_s or 0.0, answer_s=outcome.first_answer_s or 0.0), outcome

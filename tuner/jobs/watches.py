@@ -5,7 +5,6 @@ from __future__ import annotations
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from typing_extensions import Self
 
@@ -17,7 +16,7 @@ from tuner.jobs.progress import Progress
 from tuner.measure.work import Outcome, TrialProgress, Work
 
 
-class LaunchWatch(Watch[Any]):
+class LaunchWatch(Watch):
     """Tells of launches that are no trials; the keys of their work are words. Only for a run with several slots.
 
     Args:
@@ -27,15 +26,15 @@ class LaunchWatch(Watch[Any]):
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
 
-    def began(self, piece: Piece[Any]) -> None:
+    def began(self, piece: Piece) -> None:
         """See `Watch`."""
         self._progress.launch_began(piece.slot.name, str(piece.key))
 
-    def requeued(self, piece: Piece[Any], reason: str) -> None:
+    def requeued(self, piece: Piece, reason: str) -> None:
         """See `Watch`."""
         self._progress.requeued(str(piece.key), piece.slot.name, reason)
 
-    def ended(self, piece: Piece[Any]) -> None:
+    def ended(self, piece: Piece) -> None:
         """See `Watch`."""
         self._progress.launch_ended(piece.slot.name)
 

@@ -375,8 +375,9 @@ class Launches:
             for rules in ((_RULES, _CANDIDATE_RULES) if context.job.rate is None else (_CANDIDATE_RULES,) * 2)
         )
         self._folder = folder
-        watch = LaunchWatch(context.progress) if context.has_several_slots else None
-        self._dispatcher = Dispatcher[str](context.executor, watch)
+        self._dispatcher = Dispatcher(
+            context.executor, LaunchWatch(context.progress) if context.has_several_slots else None
+        )
         self.deployed = originals_of(context.spec, model, context.job).with_config(
             model.config.text if model.config else ""
         )
