@@ -201,6 +201,14 @@ def test_the_hosts_of_a_job_tell_what_each_slot_does(admin: TestClient, service:
     assert all(after <= before + 1 for before, after in pairwise(levels))
 
 
+def test_a_page_shows_the_first_hosts_of_a_large_cluster(admin: TestClient, service: ExampleService) -> None:
+    slots = (JobSlot(name="w/gpu:0", work="trial 1: count 2"),)
+    service.views.views[61].hosts = tuple(JobHost(name=f"w{n}", state="lost", slots=slots) for n in range(40))
+    told = text_of(admin.get("/jobs/61"))
+    assert "w23 lost 16 more hosts, which the API lists." in told
+    assert "trial 1: count 2" not in told  # a lost host does nothing
+
+
 def test_the_trials_of_a_job_on_several_hosts_name_theirs(admin: TestClient, service: ExampleService) -> None:
     view = service.views.views[61]
     assert '<th scope="col">host</th>' not in admin.get("/jobs/61").text

@@ -32,6 +32,9 @@ _HEADERS = {
     "Cache-Control": "no-store",
 }
 
+MOST_HOSTS = 24
+"""Hosts of a job on a page."""
+
 _PAGES, _REPORT = "tuner.service.pages", "tuner.report.html"
 _STATIC: Mapping[str, tuple[str, str]] = {
     "theme.css": (_REPORT, "text/css"),
@@ -117,6 +120,7 @@ def _environment() -> Environment:
         outcome_tones=OUTCOME_TONES,
         best_gain=_best_gain,
         load_in_words=load_in_words,
+        most_hosts=MOST_HOSTS,
         version=version("tritontune"),
     )
     return environment
