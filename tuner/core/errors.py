@@ -32,9 +32,9 @@ from the system (a full disk); `tuner.core.boundary` converts them to an `Unexpe
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from enum import Enum
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from tuner.core.redaction import without_known_secrets
 
@@ -50,6 +50,17 @@ class TritontuneError(Exception):
 
     def __init__(self, message: str = "") -> None:
         super().__init__(without_known_secrets(message))
+
+    def __reduce__(self) -> tuple[Callable[..., TritontuneError], tuple[Any, ...]]:
+        """A copy for other processes; subclasses have other arguments than `args`."""
+        return _same, (type(self), self.args, self.__dict__)
+
+
+def _same(kind: type[TritontuneError], args: tuple[Any, ...], attributes: dict[str, Any]) -> TritontuneError:
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(attributes)
+    return error
 
 
 class UsageError(TritontuneError):

@@ -104,8 +104,12 @@ class Gpu:
         return Gpu, (self.index, self.uuid, self.name, self.memory_bytes, self.mig_index)
 
     def __str__(self) -> str:
-        mig = "" if self.mig_index is None else f":{self.mig_index}"
-        return f"GPU {self.index}{mig} ({self.name})"
+        return f"GPU {self.place} ({self.name})"
+
+    @property
+    def place(self) -> str:
+        """Its index, with that of the MIG instance: `0`, `0:1`."""
+        return f"{self.index}" if self.mig_index is None else f"{self.index}:{self.mig_index}"
 
     def read(self) -> GpuReading:
         """Read the GPU's state, which takes from 0.1 ms to a few ms.

@@ -20,17 +20,32 @@ def visible_gpus(selection: str, gpus: Sequence[Gpu]) -> tuple[Gpu, ...]:
         selection: `all`, `none`, or a list of indices, `GPU:MIG` indices, or beginnings of UUIDs.
         gpus: The GPUs of this machine.
     """
+    return tuple(shown for devices in _selected(selection, gpus) for shown in devices[:1])
+
+
+def visible_devices(selection: str, gpus: Sequence[Gpu]) -> tuple[Gpu, ...]:
+    """The GPUs and MIG instances of a selection. A GPU with MIG instances stands for all of them; see `visible_gpus`.
+
+    Args:
+        selection: The selection.
+        gpus: The GPUs of this machine.
+    """
+    return tuple(dict.fromkeys(device for devices in _selected(selection, gpus) for device in devices))
+
+
+def _selected(selection: str, gpus: Sequence[Gpu]) -> Sequence[Sequence[Gpu]]:
+    """For each name of a selection, its GPU or its MIG instances, without those named before."""
     names = [name.strip() for name in selection.split(",") if name.strip()]
     if names == ["all"]:
-        return tuple(shown for gpu in gpus if (shown := _as_shown(gpu)))
-    chosen: list[Gpu] = []
+        return [_devices(gpu) for gpu in gpus]
+    chosen: list[Sequence[Gpu]] = []
     for name in names:
-        gpu = _named(name, gpus)
-        if gpu is None:
+        devices = _named(name, gpus)
+        if not devices:
             break
-        if gpu not in chosen:
-            chosen.append(gpu)
-    return tuple(chosen)
+        if devices not in chosen:
+            chosen.append(devices)
+    return chosen
 
 
 def gpus_in_use(config: model_config_pb2.ModelConfig, visible: Sequence[Gpu]) -> tuple[Gpu, ...]:
@@ -62,31 +77,32 @@ def may_use_gpus(config: model_config_pb2.ModelConfig) -> bool:
     return bool(config.backend != "python")  # which chooses the CPU
 
 
-def _named(name: str, gpus: Sequence[Gpu]) -> Gpu | None:
+def _named(name: str, gpus: Sequence[Gpu]) -> Sequence[Gpu]:
+    """The GPU of a name, or its MIG instances; empty: it is unknown, or has none."""
     if name.isdecimal():
-        by_index = [gpu for gpu in gpus if gpu.index == int(name)]
-        return _as_shown(by_index[0]) if by_index else None
+        return next((_devices(gpu) for gpu in gpus if gpu.index == int(name)), ())
     number, colon, place = name.partition(":")
     if colon and number.isdecimal() and place.isdecimal():
         instances = (instance for gpu in gpus if gpu.index == int(number) for instance in gpu.mig_instances() or ())
-        return next((instance for instance in instances if instance.mig_index == int(place)), None)
+        return [instance for instance in instances if instance.mig_index == int(place)]
     if name.startswith("MIG-"):
         return _single(
             instance for gpu in gpus for instance in gpu.mig_instances() or () if instance.uuid.startswith(name)
         )
     if name.startswith("GPU-"):
-        board = _single(gpu for gpu in gpus if gpu.uuid.startswith(name))
-        return _as_shown(board) if board else None
-    return None
+        return [
+            device for board in _single(gpu for gpu in gpus if gpu.uuid.startswith(name)) for device in _devices(board)
+        ]
+    return ()
 
 
-def _as_shown(gpu: Gpu) -> Gpu | None:
-    """The device that CUDA shows for a GPU: itself, or its first MIG instance; None: MIG without instances."""
+def _devices(gpu: Gpu) -> Sequence[Gpu]:
+    """A GPU itself, or its MIG instances, of which CUDA shows the first; empty: MIG without instances."""
     instances = gpu.mig_instances()
-    return gpu if instances is None else next(iter(instances), None)
+    return (gpu,) if instances is None else instances
 
 
-def _single(gpus: Iterable[Gpu]) -> Gpu | None:
-    """The only GPU; None if there are none or several."""
+def _single(gpus: Iterable[Gpu]) -> Sequence[Gpu]:
+    """The only GPU; empty if there are none or several."""
     all_found = tuple(gpus)
-    return all_found[0] if len(all_found) == 1 else None
+    return all_found if len(all_found) == 1 else ()

@@ -16,7 +16,8 @@ from tuner.client.resources import JobKind
 from tuner.core import nvml
 from tuner.core.errors import JobError
 from tuner.core.machine import Machine
-from tuner.core.nvml import Gpu, NoNvmlError
+from tuner.core.nvml import NoNvmlError
+from tuner.measure.gpu_selection import visible_devices
 from tuner.options.endpoint import Endpoint
 from tuner.options.gpus import ALL, CONTAINER_DEVICES, NONE, VISIBLE_DEVICES, parse_gpus, shown_by_cuda
 from tuner.servers.pins import core_list
@@ -279,35 +280,17 @@ def cpu_slots(cores: Sequence[int], cores_per_slot: int | None) -> tuple[HostSlo
 def _gpu_slots(environment: Mapping[str, str]) -> tuple[HostSlot, ...]:
     try:
         with nvml.opened():
-            here = nvml.all_gpus()
-            visible = shown_by_cuda(ALL, environment)
-            return tuple(slot for gpu in here for slot in _slots_of(gpu) if _is_visible(slot, here, visible))
+            devices = visible_devices(shown_by_cuda(ALL, environment), nvml.all_gpus())
+            return tuple(HostSlot(f"gpu:{device.place}", device.name, device.uuid) for device in devices)
     except NoNvmlError:
         return ()
 
 
-def _slots_of(gpu: Gpu) -> Iterator[HostSlot]:
-    instances = gpu.mig_instances()
-    for part in (gpu,) if instances is None else instances:
-        mig = "" if part.mig_index is None else f":{part.mig_index}"
-        yield HostSlot(f"gpu:{part.index}{mig}", part.name, part.uuid)
-
-
-def _is_visible(slot: HostSlot, here: Sequence[Gpu], visible: str) -> bool:
-    if visible in {ALL, NONE}:
-        return visible == ALL
-    places = {gpu.index: place for place, gpu in enumerate(here)}
-    place = places[int(slot.name.split(":")[1])]
-    names = visible.split(",")
-    return any(int(name) == place if name.isdecimal() else _is_of(slot, name, here) for name in names)
-
-
-def _is_of(slot: HostSlot, name: str, here: Sequence[Gpu] = ()) -> bool:
+def _is_of(slot: HostSlot, name: str) -> bool:
     """Whether a slot is a named GPU, or a MIG instance of it."""
     if name.isdecimal():
         return slot.name.split(":")[1] == str(int(name))
-    boards = {str(gpu.index) for gpu in here if gpu.uuid.startswith(name)}
-    return bool(slot.gpu and slot.gpu.startswith(name)) or slot.name.split(":")[1] in boards
+    return bool(slot.gpu and slot.gpu.startswith(name))
 
 
 def _wanted_gpus(options: Mapping[str, Any]) -> str | None:
