@@ -13,11 +13,11 @@ from tuner.cluster.slots import Host
 from tuner.config.config import ModelConfig
 from tuner.config.instances import instance_count
 from tuner.config.repository import ModelRepository
-from tuner.core.errors import TuningError
+from tuner.core.errors import Cause, HostLostError, TuningError
 from tuner.jobs.model_tuning import ModelTuning
 from tuner.jobs.progress import Progress
 from tuner.jobs.run_context import RunContext
-from tuner.measure.work import Outcome, TrialProgress, Work
+from tuner.measure.work import Failure, Outcome, TrialProgress, Work
 from tuner.options.tune_job import TuneJob
 from tuner.space.spec import load_space
 from tuner.study.run_folder import RunFolder
@@ -42,6 +42,15 @@ class Heard(Progress):
         self.began: dict[int, str] = {}
         self.points: list[int | None] = []
         self.again: list[int | None] = []
+        self.phases: list[str] = []
+
+    def phase_began(self, phase: str) -> None:
+        self.phases.append(phase)
+
+    def launch_began(self, slot: str, words: str) -> None:
+        assert slot
+        if words.startswith("round"):
+            self.phases.append("a round")
 
     def trial_began(self, number: int, words: str, slot: str = "") -> None:
         assert words
@@ -137,6 +146,55 @@ def test_a_lost_host_loses_no_trial(search: Search) -> None:
     assert len({tuple(trial.parameters.items()) for trial in study.trials}) == 12
     assert search.heard.again
     assert {trial.host for trial in study.trials[-4:]} == {"a"}
+
+
+def test_the_baseline_is_launched_once_on_every_host(search: Search) -> None:
+    executor = search.on(host("a", 2), host("b", 2), host("../c"))
+    study = search.run(trials=9)
+    own = [slot.host for work, slot in executor.submitted if work.patch == study.trials[0].patch]
+    assert own == ["a", "b", "../c"]
+    assert [(record.name, len(record.launches)) for record in study.hosts] == [("a", 0), ("b", 1), ("../c", 1)]
+    search.run(trials=10)
+    own = [slot.host for work, slot in executor.submitted if work.patch == study.trials[0].patch]
+    assert len(own) == 3
+
+
+def test_a_host_on_which_the_baseline_fails_gets_no_more_work(search: Search) -> None:
+    def on_b_it_fails(work: Work, folder: Path, progress: TrialProgress) -> Outcome:
+        if "host-b" in folder.name:
+            return Outcome(failure=Failure(cause=Cause.OUT_OF_MEMORY, message="no memory is left"))
+        return measured(work, folder, progress)
+
+    executor = search.on(host("a", 2), host("b", 2), carry_out=on_b_it_fails)
+    study = search.run(trials=12)
+    assert executor.drained == {"b": "the baseline failed on it: no memory is left"}
+    assert [record.drained for record in study.hosts] == [None, executor.drained["b"]]
+    assert len(study.trials) == 12
+    assert {trial.host for trial in study.trials[-6:]} == {"a"}
+
+
+def test_a_lost_baseline_is_launched_when_its_host_is_back(search: Search) -> None:
+    lost: list[str] = []
+
+    def lose(work: Work, folder: Path, progress: TrialProgress) -> Outcome:
+        if "host-b" in folder.name and not lost:
+            lost.append("b")
+            raise HostLostError("its process was killed")
+        return measured(work, folder, progress)
+
+    search.on(host("a"), host("b"), carry_out=lose)
+    study = search.run(trials=8)
+    assert lost
+    assert [len(record.launches) for record in study.hosts] == [0, 1]
+
+
+def test_idle_slots_verify_the_leaders(search: Search) -> None:
+    search.on(host("a", 3))
+    study = search.run(trials=6, verify=True, budget="1h")
+    assert study.verified
+    assert study.recommendation.best
+    assert study.recommendation.best.verified
+    assert search.heard.phases.index("verification") > search.heard.phases.index("a round")
 
 
 def test_a_resumed_search_goes_on_after_the_highest_number(search: Search) -> None:

@@ -117,5 +117,8 @@ class SlotsExecutor(FakeExecutor):
         if slot.host in self.lost:
             done.set_exception(HostLostError(f"host {slot.host} was lost"))
         else:
-            done.set_result(carry_out())
+            try:
+                done.set_result(carry_out())
+            except HostLostError as error:
+                done.set_exception(error)
         return SimpleNamespace(done={done})

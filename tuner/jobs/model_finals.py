@@ -92,7 +92,7 @@ class ModelFinals:
         if self._speculation is None:
             self._speculation = self._rounds(until)
         else:
-            self._speculation.plan.update(self._study.trials, self._expected_speeds())
+            self._speculation.plan.update(self._study.trials, self._expected_speeds(), self._study.hosts)
         self._speculation.start(speculative=True)
 
     def ended(self, finished: Finished) -> None:
@@ -120,6 +120,7 @@ class ModelFinals:
             terms,
             expected=self._expected_speeds(),
             verified=study.verified,
+            hosts=study.hosts,
             note=self._progress.note,
             eliminated=self._progress.eliminated,
         )

@@ -16,6 +16,7 @@ from tuner.core.quantities import format_duration
 from tuner.jobs.baseline import Baseline
 from tuner.jobs.budget import SEARCH_SHARE, VERIFY_SHARE, Budget
 from tuner.jobs.explain import explain
+from tuner.jobs.host_baselines import HostBaseline, HostBaselines
 from tuner.jobs.model_finals import ModelFinals
 from tuner.jobs.output_check import OutputCheck
 from tuner.jobs.run_context import RunContext, terms_of, trial_terms_of
@@ -80,6 +81,9 @@ class ModelTuning:
             self._budget.limits_of_finalists,
             self._stored_more,
             self._budget.count_verifying,
+        )
+        self._hosts = HostBaselines(
+            context.executor, self._launches.dispatcher, study, self._terms, self._outputs, context.out
         )
         self._refused: set[str] = set()
 
@@ -193,7 +197,9 @@ class ModelTuning:
     def _finish(self, finished: Finished, space: SearchSpace) -> None:
         """Store what has ended during the search."""
         key = finished.piece.key
-        if not isinstance(key, TrialLaunch):
+        if isinstance(key, HostBaseline):
+            self._hosts.ended(key, finished)
+        elif not isinstance(key, TrialLaunch):
             self._finals.ended(finished)
         elif result := self._launches.result(key, finished.outcome):
             self._store(result, space)
@@ -203,6 +209,10 @@ class ModelTuning:
         for slot in self._launches.dispatcher.free():
             if ended := self._end():
                 return ended
+            if self._hosts.is_due_on(slot):
+                self._recall_outputs()
+                self._hosts.launch(slot, self._budget.limits_of_search())
+                continue
             candidate = self._proposed(proposals, space)
             if isinstance(candidate, NoMore):
                 return candidate.reason

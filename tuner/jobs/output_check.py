@@ -49,6 +49,27 @@ class ExamineBaseline:
 
 
 @dataclass(frozen=True)
+class ExamineHost:
+    """Checks that the baseline gives its golden outputs on another host.
+
+    Attributes:
+        golden: The golden outputs.
+        tolerance: The tolerance of floats.
+    """
+
+    golden: GoldenOutputs
+    tolerance: Tolerance
+
+    def __call__(self, session: Session) -> Examined:
+        """Check the server.
+
+        Raises:
+            ServerError: a check failed.
+        """
+        return compare_outputs(session, self.golden, self.tolerance, may_differ=False)
+
+
+@dataclass(frozen=True)
 class Examined:
     """What was found of a candidate's outputs.
 
@@ -168,6 +189,12 @@ class OutputCheck:
         if self._is_kept:
             write_golden(self._file, golden, self._study)
         self._remark_on_exclusions(golden)
+
+    def of_host(self) -> ExamineHost | None:
+        """Checks the baseline on another host; None: outputs are not compared."""
+        if self._golden is None or self._tolerance is None:
+            return None
+        return ExamineHost(self._golden, self._tolerance)
 
     def of_candidate(self, space: SearchSpace, candidate: Candidate, served: ServedConfigs) -> ExamineCandidate:
         """Checks a candidate; `checked` takes what it found."""
