@@ -36,6 +36,9 @@ _FOREIGN = {
     *("--cpus", "--group-add", "--volume"),  # docker run
     *("--backend-directory", "--cache-config", "--http-address", "--log-file"),  # tritonserver
     *("--model-control-mode", "--trace-config"),  # the same
+    *("--dashboard-port", "--max-worker-port", "--min-worker-port", "--node-manager-port"),  # ray start
+    *("--object-manager-port", "--port", "--ray-client-server-port"),  # the same
+    "--exclusive",  # sbatch
     "--strict",  # mypy
 }
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tuner.cluster.files.in_place import check_in_place, first_difference
+from tuner.cluster.files.in_place import first_difference
 from tuner.cluster.files.manifest import HashMemory, Manifest, list_repository
 from tuner.config.repository import ModelRepository
 from tuner.core.errors import RepositoryError
@@ -34,7 +34,6 @@ def test_an_equal_repository_passes_whatever_its_folder_is_called(manifest: Mani
     (tmp_path / "host/unrelated").touch()
     (tmp_path / "host/repo/mlp/1/__pycache__").mkdir()
     assert first_difference(manifest, tmp_path / "host/repo", HashMemory(None)) == ""
-    check_in_place(manifest, tmp_path / "host/repo", "worker-2", HashMemory(None))
 
 
 @pytest.mark.parametrize(
@@ -57,11 +56,7 @@ def test_an_equal_repository_passes_whatever_its_folder_is_called(manifest: Mani
 )
 def test_the_first_difference_is_named(manifest: Manifest, tmp_path: Path, change: str, difference: str) -> None:
     assert os.system(f"cd {tmp_path}/host && {change}") == 0  # noqa: S605 (what the test says)
-    path = tmp_path / "host/repo"
-    assert first_difference(manifest, path, HashMemory(None)) == difference
-    with pytest.raises(RepositoryError) as raised:
-        check_in_place(manifest, path, "worker-2", HashMemory(None))
-    assert str(raised.value) == f"host worker-2: --repository-on-hosts: {path} differs: {difference}"
+    assert first_difference(manifest, tmp_path / "host/repo", HashMemory(None)) == difference
 
 
 def test_big_files_are_hashed_once_on_each_host(

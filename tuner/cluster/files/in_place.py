@@ -7,7 +7,6 @@ from pathlib import Path
 
 from tuner.cluster.files.manifest import HashMemory, Manifest
 from tuner.config.folders import walk
-from tuner.core.errors import RepositoryError
 
 
 def first_difference(manifest: Manifest, path: Path, memory: HashMemory) -> str:
@@ -31,22 +30,6 @@ def first_difference(manifest: Manifest, path: Path, memory: HashMemory) -> str:
         return f"{error.filename or path}: cannot be read: {error.strerror}"
     finally:
         memory.save()
-
-
-def check_in_place(manifest: Manifest, path: Path, host: str, memory: HashMemory) -> None:
-    """Check that a host has the repository.
-
-    Args:
-        manifest: The manifest of the user's repository.
-        path: The repository on this host.
-        host: The name of the host, for the message.
-        memory: Hashes of earlier runs on this host.
-
-    Raises:
-        RepositoryError: it differs, or cannot be read; the message names the first file that does.
-    """
-    if difference := first_difference(manifest, path, memory):
-        raise RepositoryError(f"host {host}: --repository-on-hosts: {path} differs: {difference}")
 
 
 def _differences(manifest: Manifest, path: Path, memory: HashMemory) -> Iterator[str]:
