@@ -29,6 +29,7 @@ from tuner.recommend.front import TrialPoint, points_of
 from tuner.recommend.not_chosen import NotChosen
 from tuner.recommend.recommend import Recommendation, is_certain
 from tuner.recommend.warm_up import WarmUp
+from tuner.results.hosts import host_results, hosts_json
 from tuner.results.picked import not_chosen_in_words
 from tuner.results.points_csv import MACHINE_COLUMNS, machine_cells, warnings_cell
 from tuner.results.points_json import interval_json, load_json, point_json
@@ -144,6 +145,7 @@ def front_json(study: Study, recommendation: Recommendation) -> dict[str, Any]:
             "launches": study.launches,
             "operating_points": sum(len(trial.curve) for trial in study.trials),
         },
+        **({"hosts": hosts} if (hosts := hosts_json(host_results(study))) else {}),
     }
 
 

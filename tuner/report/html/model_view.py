@@ -7,6 +7,7 @@ from typing import Any
 
 from tuner.report.html.cost_plots import memory_plot, time_plot
 from tuner.report.html.front_plot import front_plot
+from tuner.report.html.hosts_table import HostRow, hosts_table
 from tuner.report.html.load_plots import load_plots
 from tuner.report.html.method import Detail, how_it_was_measured
 from tuner.report.html.plots import Plot
@@ -35,6 +36,7 @@ class ModelView:
         memory: Plot of GPU memory; None: no GPU was in use.
         candidates: All trials.
         table: The table of all trials.
+        hosts: The hosts; empty: the run had only one.
         measured: The section on how it was measured.
         selected: The trial selected at first; None: there is no trial.
     """
@@ -51,6 +53,7 @@ class ModelView:
     memory: Plot | None
     candidates: tuple[TrialView, ...]
     table: TrialsTable
+    hosts: tuple[HostRow, ...]
     measured: tuple[Detail, ...]
     selected: int | None
 
@@ -94,6 +97,7 @@ def model_view(run: RunFolder, study: Study) -> ModelView:
         memory=memory_plot(every, recommendation),
         candidates=every,
         table=trials_table(every, recommendation),
+        hosts=hosts_table(study),
         measured=how_it_was_measured(study),
         selected=first if every else None,
     )
