@@ -11,12 +11,11 @@ import pytest
 from support.executors import FakeExecutor, host
 
 from tuner.cluster.dispatcher import Dispatcher
-from tuner.cluster.host_changes import HostChange
 from tuner.cluster.slots import Host, Slot
 from tuner.core.errors import HostLostError, TuningError
 from tuner.jobs.progress import Progress
 from tuner.jobs.trial_launches import TrialLaunch, _Watch
-from tuner.jobs.watches import LaunchWatch, WatchedExecutor
+from tuner.jobs.watches import LaunchWatch
 from tuner.measure.work import UNHEARD, Outcome, TrialProgress, Work
 
 _WORK: Any = object()
@@ -39,9 +38,6 @@ class Told(Progress):
 
     def launch_ended(self, slot: str) -> None:
         self.told.append(f"{slot}: idle")
-
-    def host_changed(self, change: HostChange) -> None:
-        self.told.append(str(change).partition(": ")[0] if change.event == "admitted" else str(change))
 
 
 class Hosts(FakeExecutor):
@@ -142,29 +138,3 @@ def test_a_relaunch_of_the_baseline_is_no_trial() -> None:
     told, executor = Told(), FakeExecutor(lambda *_: Outcome())
     _trials(told, executor, several=False).carry_out("the baseline", _WORK, Path())
     assert told.told == []
-
-
-def test_hosts_that_join_come_back_or_are_drained_are_told_once() -> None:
-    told, hosts = Told(), Hosts(host("a"), host("b"))
-    with WatchedExecutor(hosts, told) as executor:
-        assert [slot.name for slot in executor.slots] == ["a/0", "b/0"]
-        hosts.lost.add("b")
-        assert [len(executor.slots) for _ in range(2)] == [1, 1]
-        hosts.lost.clear()
-        hosts._hosts = (*hosts._hosts, host("c", 2, host_class="other"))
-        assert len(executor.slots) == 4
-        for _ in range(2):
-            executor.drain("b", "its baseline drifts")
-            assert len(executor.slots) == 3
-        assert [each.name for each in executor.hosts] == ["a", "b", "c"]
-        slot = executor.slots[0]
-        assert executor.submit(_WORK, slot, Path(), UNHEARD) is hosts.under_way["a/0"]
-    assert told.told == [
-        "host a was admitted with 1 slot",
-        "host b was admitted with 1 slot",
-        "host b was lost",
-        "host c was admitted with 2 slots",
-        "host b works again",
-        "host b gets no more work: its baseline drifts",
-    ]
-    assert hosts.drained == {"b": "its baseline drifts"}

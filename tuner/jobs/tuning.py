@@ -25,7 +25,7 @@ from tuner.core.errors import (
 )
 from tuner.core.nvml import driver_version
 from tuner.jobs.model_tuning import ModelTuning
-from tuner.jobs.progress import ModelOutcome, Progress
+from tuner.jobs.progress import ModelOutcome, Progress, Progresses
 from tuner.jobs.run_context import RunContext
 from tuner.jobs.stored_job import store_job
 from tuner.load.inputs.input_data import check_input_data
@@ -90,7 +90,9 @@ def tune(
         InterruptedRunError: Ctrl-C; all finished trials are stored, and the result files are written.
     """
     out = out or RunFolder.default()
-    with run_context(job, out, resume=resume, progress=progress or Progress()) as (context, models):
+    # Executors tell of their work from threads of their own.
+    alone = Progresses(*([progress] if progress else []))
+    with run_context(job, out, resume=resume, progress=alone) as (context, models):
         # Remove the report and the error log of an earlier attempt, which a killed or successful run must not show.
         for file in (out.report, out.log):
             file.unlink(missing_ok=True)
