@@ -79,7 +79,7 @@ def _by_server(job: TuneJob, progress: Progress) -> Iterator[ListedSpace]:
     """The spaces by the effective configs of a server: the running one, or one that is started."""
     with (
         work_folder() as folder,
-        run_context(job, RunFolder(folder / "run"), progress=progress) as (context, models),
+        run_context(job.in_one_process(), RunFolder(folder / "run"), progress=progress) as (context, models),
     ):
         for model in models:
             running = _loaded(job, model.name) if job.url is not None else None

@@ -7,9 +7,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
+from tuner.cluster.choose_executor import open_executor
+from tuner.cluster.executor import Executor
+from tuner.cluster.host_changes import HostChange
 from tuner.cluster.in_process import InProcessExecutor
-from tuner.cluster.slot_context import launcher_of, slot_context
+from tuner.cluster.slot_context import SlotContext, SlotRecipe, launcher_of, slot_context
 from tuner.config.config import ModelConfig
 from tuner.config.repository import ModelFolder, ModelRepository
 from tuner.config.tunable import why_not_loadable, why_not_tunable
@@ -136,17 +140,79 @@ def run_context(
                 f"--out: {out.path} lies in the model repository, which is never written to; choose another folder"
             )
         names = tuple(model.name for model in models)
-        launcher = _launcher(job, out, progress, repository, names)
-        with out.opened(resume=resume), closing(launcher):
-            if not resume:
-                out.events.unlink(missing_ok=True)  # of a run that ended before it had measured anything
-            progress.run_began()
-            store_job(job, out.job)
-            with (
-                slot_context(job, launcher, repository, out.work, progress.note) as here,
-                InProcessExecutor(here) as executor,
-            ):
-                yield RunContext(job, out, spec, executor, progress, names, here), models
+        with _executor(job, out, progress, repository, names, resume=resume) as (executor, here):
+            yield RunContext(job, out, spec, executor, progress, names, here), models
+
+
+@contextmanager
+def _executor(
+    job: TuneJob,
+    out: RunFolder,
+    progress: Progress,
+    repository: ModelRepository,
+    models: tuple[str, ...],
+    *,
+    resume: bool,
+) -> Iterator[tuple[Executor, SlotContext | None]]:
+    """The executor of a run, and what launches need in this process, if they are carried out here.
+
+    The folder of the run is opened when a server was started, so that a run that cannot begin leaves no folder.
+    """
+    if job.has_slots:
+        changes = _HostChanges(progress)
+        recipe = SlotRecipe(job, models, repository.path.resolve())
+        with (
+            open_executor(recipe, note=progress.note, see_pull=progress.pulling, tell=changes) as executor,
+            out.opened(resume=resume),
+        ):
+            _begin(job, out, progress, resume=resume)
+            changes.run_began()
+            yield executor, None
+        return
+    launcher = _launcher(job, out, progress, repository, models)
+    with closing(launcher), out.opened(resume=resume):
+        _begin(job, out, progress, resume=resume)
+        with (
+            slot_context(job, launcher, repository, out.work, progress.note) as here,
+            InProcessExecutor(here) as in_process,
+        ):
+            yield in_process, here
+
+
+def _begin(job: TuneJob, out: RunFolder, progress: Progress, *, resume: bool) -> None:
+    """Begin a run in its folder."""
+    if not resume:
+        out.events.unlink(missing_ok=True)  # of a run that ended before it had measured anything
+    progress.run_began()
+    store_job(job, out.job)
+
+
+class _HostChanges:
+    """Passes on what happens to hosts, once the run has begun.
+
+    Args:
+        progress: Receives it.
+    """
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._lock = Lock()
+        self._before: list[HostChange] | None = []
+
+    def __call__(self, change: HostChange) -> None:
+        """Take a change, from any thread."""
+        with self._lock:
+            if self._before is not None:
+                self._before.append(change)
+                return
+        self._progress.host_changed(change)
+
+    def run_began(self) -> None:
+        """Pass on what happened before the run began, and from now on all at once."""
+        with self._lock:
+            before, self._before = self._before or [], None
+        for change in before:
+            self._progress.host_changed(change)
 
 
 @contextmanager

@@ -90,6 +90,10 @@ class PlacementOptions(Options):
             raise ValueError("--gpus-per-slot cannot be used with --gpus none")
         return self
 
+    def in_one_process(self) -> Self:
+        """The same options, with launches carried out one at a time, in this process."""
+        return self.model_copy(update={name: f.default for name, f in PlacementOptions.model_fields.items()})
+
     @property
     def has_slots(self) -> bool:
         """Whether trials run in slots. If not, one at a time runs in this process, with the whole machine."""
