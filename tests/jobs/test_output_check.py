@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -8,16 +9,17 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-from support.builders import identity
+from support.builders import identity, space, trial
 
 from tuner.core.errors import OutputsDifferError
 from tuner.jobs import output_check as module
-from tuner.jobs.output_check import GOLDEN_FILE, OutputCheck, compare_outputs
+from tuner.jobs.output_check import GOLDEN_FILE, ExamineCandidate, OutputCheck, compare_outputs
 from tuner.load.inputs.tensors import InputTensor
 from tuner.load.workload import Request
 from tuner.outputs.differences import Tolerance
 from tuner.outputs.golden import GoldenAnswer, GoldenOutputs, Unsteady
 from tuner.outputs.golden_file import write_golden
+from tuner.search.proposals import ServedConfigs
 
 ANSWER = GoldenAnswer(Request(b"r"), ((InputTensor("y", "FP32", np.zeros(1, np.float32)),),))
 
@@ -119,3 +121,16 @@ def test_values_may_differ_with_leave_but_not_shapes(monkeypatch: pytest.MonkeyP
         else:
             with pytest.raises(OutputsDifferError):
                 compare()
+
+
+def test_what_examines_a_candidate_can_be_sent_to_another_process() -> None:
+    built = space()
+    served = ServedConfigs()
+    served.read([trial(0)])
+    candidate = built.candidate(built.baseline)
+    examine = ExamineCandidate(built, candidate, served, GoldenOutputs(((ANSWER,),)), Tolerance(1e-3))
+    again = pickle.loads(pickle.dumps(examine))  # noqa: S301 (just made)
+    assert (again.space, again.candidate) == (built, candidate)
+    assert again.space.normalize(built.baseline) == built.baseline
+    assert again.served.same_as(candidate) == served.same_as(candidate)
+    assert again.golden.questions == examine.golden.questions if examine.golden else False

@@ -53,6 +53,10 @@ class ModelConfig:
     def __post_init__(self) -> None:
         _ = self._proto
 
+    def __reduce__(self) -> tuple[type[ModelConfig], tuple[str, str]]:
+        """Pickle the text alone, as parsed messages cannot be pickled."""
+        return type(self), (self.text, self.source)
+
     @classmethod
     def read(cls, path: Path) -> ModelConfig:
         """Read a file.
