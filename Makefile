@@ -54,7 +54,7 @@ docs: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[server,service,dev,docs]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[server,service,cluster,dev,docs]'
 	touch $@
 
 clean:

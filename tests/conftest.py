@@ -37,7 +37,9 @@ from tuner.testing.installations import fake_installation
 from tuner.testing.repositories import ModelRepositoryFactory
 
 # Before tests import them: what they assert says what it saw when it fails, as in the tests themselves.
-pytest.register_assert_rewrite(*(f"tuner.testing.{part}_contract" for part in ("launcher", "server", "engine")))
+pytest.register_assert_rewrite(
+    *(f"tuner.testing.{part}_contract" for part in ("launcher", "server", "engine", "executor"))
+)
 
 # How many examples a property is tried with, where a test does not say so itself: `HYPOTHESIS_PROFILE`.
 for _profile, _examples in (("brief", 5), ("usual", 20), ("thorough", 100)):
@@ -45,7 +47,7 @@ for _profile, _examples in (("brief", 5), ("usual", 20), ("thorough", 100)):
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "usual"))
 
 # Fixtures of the whole session that take seconds: a launch, a run, a browser.
-_SHARED = {"finished_run", "browser", "long_run", "triton_serve"}
+_SHARED = {"finished_run", "browser", "long_run", "triton_serve", "ray_cluster"}
 
 
 def pytest_configure(config: pytest.Config) -> None:

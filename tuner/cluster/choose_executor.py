@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from tuner.cluster.executor import Executor
 from tuner.cluster.host_changes import HostChange
 from tuner.cluster.local import local_executor
+from tuner.cluster.ray.executor import RayExecutor
 from tuner.cluster.slot_context import SlotRecipe
 from tuner.servers.docker.pull import SeePull
 
@@ -28,5 +29,9 @@ def open_executor(
         UsageError: the job cannot be carried out here, or on that cluster.
         TuningError: no host can be used.
     """
+    if recipe.job.executor == "ray":
+        with RayExecutor(recipe, note=note, tell=tell) as there:
+            yield there
+        return
     with local_executor(recipe, note=note, see_pull=see_pull, tell=tell) as here:
         yield here
