@@ -15,7 +15,7 @@ from support.service_peer import NOW, TOKEN, ServicePeer, interval, proposal, st
 from tuner.client import client as module
 from tuner.client import connection
 from tuner.client.event_lines import EventLines, load_in_words, result_in_words
-from tuner.client.resources import Job
+from tuner.client.resources import Job, JobHost, JobSlot
 from tuner.jobs.events import (
     BestChanged,
     Event,
@@ -240,6 +240,22 @@ def test_one_job(peer: ServicePeer) -> None:
         "priority: 3",
         "submitted: 2026-01-01 00:00 UTC by ci",
     ]
+
+
+def test_one_job_on_several_hosts(peer: ServicePeer) -> None:
+    peer.hosts = [
+        JobHost(
+            name="w1", state="admitted", slots=(JobSlot(name="w1/gpu:0", work="trial 1"), JobSlot(name="w1/gpu:1"))
+        ),
+        JobHost(name="w2", state="left_out", reason="another GPU: A100"),
+    ]
+    peer.add(job={"executor": "ray", "ray_address": "head:6379"})
+    assert tritontune("jobs", 1).stdout.splitlines()[-2:] == [
+        "host w1: 2 slots, 1 busy",
+        "host w2: left out: another GPU: A100",
+    ]
+    peer.add()
+    assert "host w1" not in tritontune("jobs", 2).stdout
 
 
 def test_a_list_is_watched(peer: ServicePeer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -241,6 +241,7 @@ def test_proposals(admin: Client, client_of: ClientOf, service: Service) -> None
 
 def test_hosts_history_and_tokens(admin: Client) -> None:
     (host,) = admin.hosts()
+    assert list(admin.hosts_of_job(1)) == []
     assert [slot.name for slot in host.slots] == ["gpu:0"]
     assert list(admin.history(model="mlp", limit=5)) == []
     made = admin.new_token(TokenSpec(name="ci", role="submit"))

@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 from support.service_parts import ADMIN, SUBMITTER, FixedViews, front_point
 from support.web_services import ClientOf, submission
 
-from tuner.client.resources import DeployedPoint, Submission, Target, TargetSpec
+from tuner.client.resources import DeployedPoint, JobHost, Submission, Target, TargetSpec
 from tuner.core.record import Interval
 from tuner.service.errors import StoreUnavailableError
 from tuner.service.job_folder import JobFolder
@@ -116,6 +116,19 @@ def test_the_front_and_the_trials_of_a_job(service: Service, client_of: ClientOf
     client = client_of("read")
     assert [point["throughput"]["value"] for point in client.get("/api/v1/jobs/1/front").json()["points"]] == [100, 300]
     assert client.get("/api/v1/jobs/1/trials").json() == {"items": [], "next": None}
+
+
+def test_the_hosts_of_a_job(service: Service, client_of: ClientOf) -> None:
+    service.submit(SUBMITTER, Submission.model_validate(submission(service)))
+    views, client = service.views, client_of("read")
+    assert isinstance(views, FixedViews)
+    assert client.get("/api/v1/jobs/1/hosts").json() == {"items": [], "next": None}
+    views.view.hosts = (JobHost(name="w1", state="admitted"), JobHost(name="w2", state="lost", reason="its node died"))
+    first = client.get("/api/v1/jobs/1/hosts?limit=1").json()
+    (second,) = client.get("/api/v1/jobs/1/hosts", params={"cursor": first["next"]}).json()["items"]
+    assert first["items"][0]["name"] == "w1"
+    assert (second["name"], second["state"], second["reason"]) == ("w2", "lost", "its node died")
+    _is_problem(client.get("/api/v1/jobs/99/hosts"), 404)
 
 
 def test_files_are_served_so_that_none_runs_with_the_session(service: Service, client_of: ClientOf) -> None:

@@ -94,6 +94,9 @@ class TestAssignment:
     def test_a_job_gets_the_gpu_of_its_slot(self) -> None:
         assert _WITH_GPUS.gpus_for({"gpu:1", "server x"}, {}) == "GPU-11"
         assert _WITH_GPUS.cores_for({"gpu:1"}) == frozenset()
+        assert _WITH_GPUS.gpus_for({"gpu:0", "gpu:2"}, {"parallel": 2}) == "GPU-00,GPU-22"
+        assert _WITH_GPUS.gpus_for({"cluster head:6379"}, {"executor": "ray"}) is None
+        assert _WITHOUT.cores_for({"cluster head:6379"}) == frozenset()
 
     @pytest.mark.parametrize("options", [{"gpus": "1"}, {"url": "x:1"}, {"env": {"CUDA_VISIBLE_DEVICES": "1"}}])
     def test_but_its_own_options_count(self, options: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from typing_extensions import Self
 
-from tuner.client.resources import FINAL, Decision, Front, Job, JobState, Page, Proposal, Resource, Submission
+from tuner.client.resources import FINAL, Decision, Front, Job, JobHost, JobState, Page, Proposal, Resource, Submission
 from tuner.core.record import Interval
 from tuner.jobs.events import Event, Noted, StateChanged
 
@@ -147,6 +147,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._resource(201, self.peer.add(kind=job.kind, job=job.job, retry_of=number))
         elif rest == ["events"]:
             self._events(number, follow=query.get("follow") != "false")
+        elif rest == ["hosts"]:
+            self._resource(200, Page[JobHost](items=tuple(self.peer.hosts)))
         elif rest == ["front"]:
             self._resource(200, Front(points=(), percentile="p99"))
         elif rest[:1] == ["artifacts"]:
@@ -217,6 +219,7 @@ class ServicePeer:
         asked: Lines of the requests, such as `GET /api/v1/jobs`.
         headers: Their headers.
         jobs: By id.
+        hosts: Of every job.
         events: Of each job; appended ones are sent to those who follow.
         hang_up_after: A connection with events is cut after this many of them; None: never.
         ill: Answers to the next requests in the place of the right ones: a status and headers, or None to hang up.
@@ -228,6 +231,7 @@ class ServicePeer:
         self.asked: list[str] = []
         self.headers: list[dict[str, str]] = []
         self.jobs: dict[int, Job] = {}
+        self.hosts: list[JobHost] = []
         self.events: dict[int, list[Event]] = {}
         self.files: dict[str, bytes] = {}
         self.proposals: dict[int, Proposal] = {}

@@ -51,6 +51,7 @@ def jobs(
         print_job(client, found, as_json=as_json)
         if not watch and not as_json:
             _print_details(found)
+            _print_hosts(client, found)
     if watch:
         sys.exit(end_as(found))
 
@@ -150,3 +151,15 @@ def _print_details(job: Job) -> None:
     for name, value in facts.items():
         if value:
             click.echo(f"{name}: {value}")
+
+
+def _print_hosts(client: Client, job: Job) -> None:
+    """The hosts of a job that runs on several slots, a line for each."""
+    if not {"executor", "parallel"} & job.job.keys():
+        return
+    for host in client.hosts_of_job(job.id):
+        busy = sum(slot.work is not None for slot in host.slots)
+        words = f"{len(host.slots)} slot{'s' * (len(host.slots) != 1)}, {busy} busy"
+        if host.state != "admitted":
+            words = f"{host.state.replace('_', ' ')}{f': {host.reason}' if host.reason else ''}"
+        click.echo(f"host {host.name}: {words}")
