@@ -203,18 +203,22 @@ class SlotProcess:
 
     def _await(self, kind: type[_Message], progress: TrialProgress) -> _Message:
         """The next message of a kind; passes on what comes before."""
+        while True:
+            message = self._received()
+            if isinstance(message, kind):
+                return message
+            if isinstance(message, Failed):
+                raise message.error from _RemoteTraceError(message.trace)
+            self._pass_on(message, progress)
+
+    def _received(self) -> object:
         try:
-            while True:
-                message, _ = self._channel.receive()
-                if isinstance(message, kind):
-                    return message
-                if isinstance(message, Failed):
-                    raise message.error from _RemoteTraceError(message.trace)
-                self._pass_on(message, progress)
+            message, _ = self._channel.receive()
         except TimeoutError:
             raise self._lost(f"gave no sign of life for {_SILENCE_S:g} s") from None
         except (EOFError, OSError):
             raise self._lost() from None
+        return message
 
     def _pass_on(self, message: object, progress: TrialProgress) -> None:
         try:
