@@ -173,7 +173,7 @@ def shares(case: Case, seed: int, *, launches: int, noise: float) -> list[tuple[
 def searched(case: Case, seed: int, replay: Replay, launches: int, noise: float) -> Iterator[TrialResult]:
     """The trials of a search, which the caller adds to the replay."""
     noises = np.random.default_rng([seed, 7])
-    sampler = _sampler(case, replay.grid, seed)
+    sampler = sampler_of(case, replay.grid, seed)
     yield noisy(replay.grid.trials[0], 0, noises, noise)
     for number in range(1, launches):
         proposed = sampler.propose(replay, [trial.parameters for trial in replay.trials])
@@ -196,7 +196,8 @@ class Oracle:
         return next((each.parameters for each in self._best_first if each.parameters not in seen), ALL_SEEN)
 
 
-def _sampler(case: Case, grid: Grid, seed: int) -> Sampler:
+def sampler_of(case: Case, grid: Grid, seed: int) -> Sampler:
+    """The sampler of a case."""
     if case.sampler == ORACLE:
         return Oracle(sorted(grid.trials, key=lambda trial: -within(trial, case.slo)) if case.limit else grid.trials)
     if case.sampler != SMAC:
