@@ -46,6 +46,7 @@ from tuner.core.slo import SLO, Percentile
 from tuner.measure.trial import TrialResult
 from tuner.options.tune_job import SamplerName
 from tuner.recommend.front import hypervolume, reference_latency_ms, usable_points
+from tuner.recommend.host_effects import NO_HOSTS, HostEffects
 from tuner.search.choose_sampler import choose_sampler, first_candidates
 from tuner.search.gains import within_limit
 from tuner.search.goal import Goal
@@ -82,6 +83,7 @@ class Replay:
     grid: Grid
     slo: SLO
     trials: list[TrialResult] = field(default_factory=list)
+    host_effects: HostEffects = NO_HOSTS
 
     def optuna_trials(self) -> Sequence[FrozenTrial]:
         """As Optuna's samplers see them."""

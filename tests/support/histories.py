@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial
 from tuner.core.objectives import THROUGHPUT, Objective
 from tuner.core.slo import SLO
 from tuner.measure.trial import TrialResult
+from tuner.recommend.host_effects import NO_HOSTS, HostEffects
 from tuner.search.samplers import NoMore, Pending, Sampler
 from tuner.space.candidate import Assignment
 from tuner.space.space import SearchSpace
@@ -28,6 +29,7 @@ class Past:
     slo: SLO = field(default_factory=SLO)
     trials: list[TrialResult] = field(default_factory=list)
     objective: Objective = THROUGHPUT
+    host_effects: HostEffects = NO_HOSTS
 
     def optuna_trials(self) -> Sequence[FrozenTrial]:
         return [as_optuna_trial(each, self.space, self.slo, {}, None, self.objective) for each in self.trials]

@@ -12,6 +12,7 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from tuner.measure.trial import TrialResult
+from tuner.recommend.host_effects import HostEffects
 from tuner.space.candidate import Assignment
 from tuner.space.space import SearchSpace
 from tuner.study.objectives import DIRECTIONS, as_running, distributions
@@ -59,6 +60,10 @@ class TrialHistory(Protocol):
     @property
     def trials(self) -> Sequence[TrialResult]:
         """The trials, the baseline first."""
+
+    @property
+    def host_effects(self) -> HostEffects:
+        """How much faster or slower each host is; `NO_HOSTS` where one host measures all."""
 
     def optuna_trials(self) -> Sequence[FrozenTrial]:
         """The same trials as Optuna's samplers see them."""

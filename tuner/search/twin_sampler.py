@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tuner.core.errors import Cause
 from tuner.measure.trial import TrialResult
 from tuner.recommend.front import pareto_front, reference_latency_ms, usable_points
+from tuner.recommend.host_effects import NO_HOSTS, HostEffects
 from tuner.search.candidate_pool import MOST_CHANGES, CandidatePool, distinct
 from tuner.search.gains import Values, any_holds, at_rate, dominated, gains, within_limit
 from tuner.search.goal import Goal
@@ -20,7 +21,7 @@ from tuner.search.scheduling_map import SchedulingMap
 from tuner.search.twin.effects import Effects
 from tuner.search.twin.forecast import ForecastErrors
 from tuner.search.twin.joint_forecast import Candidate, JointForecast
-from tuner.search.twin.observed_trial import ObservedTrial, observed_trial
+from tuner.search.twin.observed_trial import ObservedTrial, observed_trial, on_reference
 from tuner.search.twin.scheduling import why_not_simulated
 from tuner.space.bounds import DYNAMIC_BATCHING, INSTANCE_COUNT, MAX_BATCH_SIZE
 from tuner.space.candidate import Assignment, key_of
@@ -73,6 +74,7 @@ class TwinSampler:
         self._forecast_errors = ForecastErrors()
         # The measurements by trial number, and the last forecast with the number of trials it was fitted to.
         self._read: dict[int, ObservedTrial | None] = {}
+        self._hosts = NO_HOSTS
         self._fitted: tuple[int, JointForecast] | None = None
         self._effects = Effects(self._scheduling_map.unknown)
         self._pool = CandidatePool(space, seed, self._scheduling_map.unknown)
@@ -88,8 +90,9 @@ class TwinSampler:
     ) -> Assignment | NoMore:
         """See `Sampler`. Pending candidates count as measured, with the results that are expected (kriging believer).
 
-        The simulator learns its errors from finished trials alone.
+        The simulator learns its errors from finished trials alone, without the effects of the hosts that measured them.
         """
+        self._learn_hosts(history.host_effects)
         trials = history.trials
         observed = [known for known in map(self._observed, trials) if known]
         # At a fixed rate, nothing is known until a candidate keeps up.
@@ -126,11 +129,19 @@ class TwinSampler:
         self._off_reason = reason
         self._note(f"simulator off: {reason}; using the tpe sampler")
 
+    def _learn_hosts(self, hosts: HostEffects) -> None:
+        """Take the effects of the hosts off all trials; what was learnt with other effects is learnt again."""
+        if hosts != self._hosts:
+            self._hosts, self._fitted, self._forecast_errors = hosts, None, ForecastErrors()
+            self._read.clear()
+
     def _observed(self, trial: TrialResult) -> ObservedTrial | None:
         if trial.number not in self._read:
             _, setting = self._scheduling_map.of(trial.parameters)
             at_rate = self._due_ms is not None
-            self._read[trial.number] = observed_trial(trial, self._goal.percentile, setting, at_rate=at_rate)
+            self._read[trial.number] = observed_trial(
+                trial, self._goal.percentile, setting, at_rate=at_rate, hosts=self._hosts
+            )
         return self._read[trial.number]
 
     def _learn(self, trials: Sequence[TrialResult]) -> int:
@@ -282,7 +293,8 @@ class TwinSampler:
         percentile = self._goal.percentile
         if self._due_ms is not None or self._goal.slo.limit_ms(percentile) is not None:
             return np.empty((0, 2))
-        front = pareto_front(usable_points(trials, (), self._goal.max_gpu_memory), percentile)
+        corrected = [on_reference(trial, self._hosts) for trial in trials]
+        front = pareto_front(usable_points(corrected, (), self._goal.max_gpu_memory), percentile)
         points = [(point.latency_ms(percentile), point.point.throughput.value) for point in front]
         if not believed:
             return np.array(points)

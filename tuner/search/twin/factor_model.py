@@ -105,6 +105,7 @@ class FactorModel:
         unsure: (n, q) standard deviations of these, by the intervals of the measurements.
         seed: The seed of the samples.
         better: For each quantity, 1 if larger values are better, -1 if smaller ones are; empty: neither is.
+        together: (q, n, n) covariances of errors that points have in common, by the effects of hosts; None: none.
     """
 
     def __init__(
@@ -116,24 +117,33 @@ class FactorModel:
         seed: int,
         *,
         better: Sequence[float] = (),
+        together: NDArray[np.float64] | None = None,
     ) -> None:
-        self._points, self._effects, self._unsure = points, effects, unsure
+        self._points, self._effects, self._unsure, self._together = points, effects, unsure, together
         self._better = np.array(better or [0.0] * errors.shape[1])
         kernel = _Kernel(points, points, effects)
         losses = self._losses(points)
         some = np.unique(np.linspace(0, len(errors) - 1, _MOST_POINTS).astype(int))
         gibbs = _Gibbs(
-            kernel.among(some), errors[some], np.square(unsure[some]), losses[some], np.random.default_rng(seed)
+            kernel.among(some),
+            errors[some],
+            _Noise(np.square(unsure[some]), None if together is None else together[:, some[:, None], some]),
+            losses[some],
+            np.random.default_rng(seed),
         )
-        self._fits = [_Fit.of(kernel, errors, np.square(unsure), losses, sizes) for sizes in gibbs.samples(SAMPLES)]
+        noise = _Noise(np.square(unsure), together)
+        self._fits = [_Fit.of(kernel, errors, noise, losses, sizes) for sizes in gibbs.samples(SAMPLES)]
 
     def believe(self, points: Points) -> None:
         """Count other points as measured, with just what is expected: means stay, deviations shrink."""
         count = len(points.owners)
         self._points = self._points.with_others(points)
         self._unsure = np.concatenate([self._unsure, np.tile(np.median(self._unsure, axis=0), (count, 1))])
+        if self._together is not None:
+            self._together = np.pad(self._together, ((0, 0), (0, count), (0, count)))
         kernel = _Kernel(self._points, self._points, self._effects)
-        self._fits = [fit.believing(kernel, np.square(self._unsure)) for fit in self._fits]
+        noise = _Noise(np.square(self._unsure), self._together)
+        self._fits = [fit.believing(kernel, noise) for fit in self._fits]
 
     def at(self, points: Points) -> list[Factors]:
         """The factors of other points, for each sample."""
@@ -183,6 +193,25 @@ class _Kernel:
 
 
 @dataclass(frozen=True)
+class _Noise:
+    """The noise of measurements.
+
+    Attributes:
+        variances: (n, q) variances by the intervals of the measurements.
+        together: (q, n, n) covariances of what points have in common; None: nothing.
+    """
+
+    variances: NDArray[np.float64]
+    together: NDArray[np.float64] | None
+
+    def add_to(self, covariance: NDArray[np.float64], column: int, level: float) -> None:
+        """Add the noise of one quantity, whose standard deviation between loads is given, in place."""
+        covariance.flat[:: len(covariance) + 1] += level**2 + self.variances[:, column]
+        if self.together is not None:
+            covariance += self.together[column]
+
+
+@dataclass(frozen=True)
 class _Fit:
     """The Gaussian processes for some sizes: the factors of their covariances, and the weights of the n points."""
 
@@ -195,19 +224,19 @@ class _Fit:
         cls,
         kernel: _Kernel,
         errors: NDArray[np.float64],
-        noise: NDArray[np.float64],
+        noise: _Noise,
         losses: NDArray[np.float64],
         sizes: _Sizes,
     ) -> _Fit:
-        """Fit the points; noise is (n, q) variances."""
+        """Fit the points."""
         errors = errors - losses @ sizes.effects
         factors = _factored(kernel, noise, sizes)
         weights = (lapack.dpotrs(factor, errors[:, column], lower=1)[0] for column, factor in enumerate(factors))
         return cls(sizes, factors, tuple(weights))
 
-    def believing(self, kernel: _Kernel, noise: NDArray[np.float64]) -> _Fit:
+    def believing(self, kernel: _Kernel, noise: _Noise) -> _Fit:
         """With more points at the end, whose errors are the expected ones, so that their weights are 0."""
-        weights = (np.append(each, np.zeros(len(noise) - len(each))) for each in self.weights)
+        weights = (np.append(each, np.zeros(len(noise.variances) - len(each))) for each in self.weights)
         return _Fit(self.sizes, _factored(kernel, noise, self.sizes), tuple(weights))
 
     def at(
@@ -229,11 +258,15 @@ class _Fit:
         return Factors(mean, np.stack(deviations, axis=1), np.sqrt(np.maximum(effect, 0.0)))
 
 
-def _factored(kernel: _Kernel, noise: NDArray[np.float64], sizes: _Sizes) -> tuple[NDArray[np.float64], ...]:
+def _factored(kernel: _Kernel, noise: _Noise, sizes: _Sizes) -> tuple[NDArray[np.float64], ...]:
     """The Cholesky factor of the points' covariance, for each quantity."""
     shared = kernel.covariance(sizes) + sizes.launch**2 * kernel.same_launch
-    columns = enumerate(sizes.levels)
-    return tuple(lapack.dpotrf(shared + np.diag(level**2 + noise[:, column]), lower=1)[0] for column, level in columns)
+    factors = []
+    for column, level in enumerate(sizes.levels):
+        noisy = shared.copy()
+        noise.add_to(noisy, column, level)
+        factors.append(lapack.dpotrf(noisy, lower=1, overwrite_a=1)[0])
+    return tuple(factors)
 
 
 class _Gibbs:
@@ -243,7 +276,7 @@ class _Gibbs:
         self,
         kernel: _Kernel,
         errors: NDArray[np.float64],
-        noise: NDArray[np.float64],
+        noise: _Noise,
         losses: NDArray[np.float64],
         random: np.random.Generator,
     ) -> None:
@@ -324,7 +357,7 @@ class _Gibbs:
     ) -> float:
         errors = off[:, column]
         noisy = covariance.copy()
-        noisy.flat[:: len(errors) + 1] += level**2 + self._noise[:, column]
+        self._noise.add_to(noisy, column, level)
         factor, _ = lapack.dpotrf(noisy, lower=1, overwrite_a=1)
         weights, _ = lapack.dpotrs(factor, errors, lower=1)
         return -0.5 * float(errors @ weights) - float(np.log(factor.flat[:: len(errors) + 1]).sum())

@@ -86,7 +86,8 @@ class JointForecast:
         # What is left when all have their devices: a trial in which instances wait for cores tells of fewer instances.
         crowding = np.mean([each.mean for each in self._shares.crowding(points)], axis=0)
         off = np.array(errors) - np.outer(crowding, _SIGNS)
-        self._factors = FactorModel(points, effects, off, np.array(unsure), seed, better=_SIGNS)
+        together = _together(observed, points.owners)
+        self._factors = FactorModel(points, effects, off, np.array(unsure), seed, better=_SIGNS, together=together)
 
     def believe(self, candidates: Sequence[Candidate], highest: int) -> None:
         """Count candidates as measured, with just the results that are expected (kriging believer).
@@ -299,6 +300,15 @@ def _demand(twin: Twin, trial: ObservedTrial) -> float:
     """The logarithm of the device time of an execution over the simulated one."""
     off = [each for level in trial.levels if (each := twin.demand_off(level)) is not None]
     return float(np.median(off)) if off else 0.0
+
+
+def _together(trials: Sequence[ObservedTrial], owners: NDArray[np.int64]) -> NDArray[np.float64] | None:
+    """(2, n, n) covariances of the points of trials, which share the unknown rest of their host's effect; None: 0."""
+    unsure = np.array([trial.host_deviations for trial in trials])[owners]
+    if not unsure.any():
+        return None
+    hosts = np.array([trial.host for trial in trials])[owners]
+    return np.array([np.outer(each, each) for each in unsure.T]) * (hosts[:, None] == hosts[None])
 
 
 def _some(levels: int) -> list[int]:

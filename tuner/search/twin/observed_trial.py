@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from tuner.config.config import ModelConfig
@@ -9,10 +10,13 @@ from tuner.core.loads import Concurrency, RequestRate
 from tuner.core.slo import Percentile
 from tuner.measure.points import OperatingPoint
 from tuner.measure.trial import TrialResult
+from tuner.recommend.host_effects import NO_HOSTS, HostEffects
 from tuner.search.twin.demand import Work
 from tuner.search.twin.scheduling import Scheduling
 from tuner.search.twin.service import Execution, pooled
 from tuner.stats.blocks import Z95
+
+_TIMES = ("queue_ms", "compute_input_ms", "compute_infer_ms", "compute_output_ms")
 
 
 @dataclass(frozen=True)
@@ -57,16 +61,25 @@ class ObservedTrial:
     Attributes:
         scheduling: The scheduling of its effective config.
         setting: Number of its setting of the parameters that are not modelled; equal numbers are equal settings.
-        levels: The load levels whose requests were all answered, in order of load.
+        levels: The load levels whose requests were all answered, in order of load, as on the reference.
+        host: The host that measured it.
+        host_deviations: Standard deviations of the logarithms of the host's effects on throughput and latency.
     """
 
     scheduling: Scheduling
     setting: int
     levels: tuple[Level, ...]
+    host: str = ""
+    host_deviations: tuple[float, float] = (0.0, 0.0)
 
 
 def observed_trial(
-    trial: TrialResult, percentile: Percentile, setting: int = 0, *, at_rate: bool = False
+    trial: TrialResult,
+    percentile: Percentile,
+    setting: int = 0,
+    *,
+    at_rate: bool = False,
+    hosts: HostEffects = NO_HOSTS,
 ) -> ObservedTrial | None:
     """The measurements of a trial; None when it failed or has no usable level.
 
@@ -75,15 +88,54 @@ def observed_trial(
         percentile: The latency percentile.
         setting: The number of its setting; see `ObservedTrial`.
         at_rate: Whether the open loops of the trial count, not the closed ones.
+        hosts: The effects of the hosts, which are taken off.
     """
     if not trial.effective_config or trial.failure is not None:
         return None
     config = ModelConfig.parse(trial.effective_config, "the effective config")
     scheduling = Scheduling.of(config.proto)
     kind = RequestRate if at_rate else Concurrency
-    points = [p for p in trial.curve if isinstance(p.load, kind) and p.is_answered and p.throughput.value > 0]
+    curve = on_reference(trial, hosts).curve
+    points = [p for p in curve if isinstance(p.load, kind) and p.is_answered and p.throughput.value > 0]
     levels = tuple(_level(point, percentile, scheduling, setting) for point in points)
-    return ObservedTrial(scheduling, setting, levels) if levels else None
+    deviations = hosts.throughput(trial.host).deviation, hosts.latency(trial.host).deviation
+    return ObservedTrial(scheduling, setting, levels, trial.host, deviations) if levels else None
+
+
+def on_reference(trial: TrialResult, hosts: HostEffects) -> TrialResult:
+    """A trial as the mean host of the reference class would probably have measured it.
+
+    A host that is faster by some factor has as much shorter executions.
+
+    Args:
+        trial: The trial.
+        hosts: The effects of the hosts.
+    """
+    throughput, latency = math.exp(hosts.throughput(trial.host).mean), math.exp(hosts.latency(trial.host).mean)
+    if throughput == latency == 1.0:
+        return trial
+    return trial.model_copy(update={"curve": tuple(_slower(p, throughput, latency) for p in trial.curve)})
+
+
+def _slower(point: OperatingPoint, throughput: float, latency: float) -> OperatingPoint:
+    """A point with its throughput and latency divided by factors."""
+    server = point.server
+    if server is not None:
+        # Fewer executions in the same time, each of which takes longer.
+        server = server.model_copy(
+            update={
+                "batches": {size: (count, ms * throughput) for size, (count, ms) in server.batches.items()},
+                "wall_s": server.wall_s * throughput if server.wall_s else server.wall_s,
+                **{name: getattr(server, name) * throughput for name in _TIMES},
+            }
+        )
+    return point.model_copy(
+        update={
+            "throughput": point.throughput.times(1 / throughput),
+            "latency_ms": {name: interval.times(1 / latency) for name, interval in point.latency_ms.items()},
+            "server": server,
+        }
+    )
 
 
 def _level(point: OperatingPoint, percentile: Percentile, scheduling: Scheduling, setting: int) -> Level:
