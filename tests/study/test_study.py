@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from tuner.core.objectives import THROUGHPUT
 from tuner.core.slo import Limit
 from tuner.options.tune_job import TuneJob
 from tuner.recommend.certified import CertifiedRate
-from tuner.recommend.host_effects import BaselineLaunch, HostRecord
+from tuner.recommend.host_effects import NO_HOSTS, BaselineLaunch, HostRecord
 from tuner.recommend.verification import Verification
 from tuner.space.candidate import Assignment
 from tuner.stats.slo_verdict import SLOTest
@@ -81,6 +82,19 @@ def test_hosts_are_stored_and_a_study_of_an_earlier_version_has_none(database: P
     ]
     assert stored[0].facts == {"gpus": ["H200"]}
     assert stored[1].launches == (launch,)
+
+
+def test_the_effects_of_hosts_follow_from_the_launches_of_the_baseline(database: Path) -> None:
+    built = space()
+    study = Study.create_or_resume(database, identity())
+    study.add(trial(0, point(1, 100, 10), parameters=built.baseline).model_copy(update={"host": "a"}), built)
+    assert study.host_effects is NO_HOSTS
+    launch = BaselineLaunch(curve=(point(1, 120, 10 / 1.2),), at=1.5e9)
+    study.add_host_record(HostRecord(name="a"))
+    study.add_host_record(HostRecord(name="b", launches=(launch,)))
+    effects = study.host_effects
+    assert effects.throughput("a").mean < 0 < effects.throughput("b").mean < math.log(1.2)
+    assert effects.latency("b").mean < 0 < effects.latency("a").mean
 
 
 def test_a_certified_rate_is_that_of_what_is_best(database: Path) -> None:

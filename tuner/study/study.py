@@ -26,7 +26,7 @@ from tuner.core.slo import SLO, Limit, Percentile
 from tuner.measure.trial import TrialResult
 from tuner.recommend.certified import CertifiedRate
 from tuner.recommend.front import hypervolume, reference_latency_ms, usable_points
-from tuner.recommend.host_effects import HostRecord
+from tuner.recommend.host_effects import NO_HOSTS, HostEffects, HostRecord
 from tuner.recommend.not_chosen import NotChosen, not_chosen
 from tuner.recommend.recommend import Recommendation, recommend
 from tuner.recommend.verification import Verification
@@ -206,6 +206,14 @@ class Study:
     def hosts(self) -> tuple[HostRecord, ...]:
         """The hosts that carried out launches, in the order in which they joined; early versions stored none."""
         return self._hosts
+
+    @property
+    def host_effects(self) -> HostEffects:
+        """The effects of the hosts, by the launches of the baseline on them; `NO_HOSTS` if there is one host only.
+
+        Relaunches of finalists do not count, so that proposals do not depend on when these end.
+        """
+        return HostEffects.of(self.hosts, self.trials, (), self.identity.percentile) if self.hosts else NO_HOSTS
 
     def add_host_record(self, host: HostRecord) -> None:
         """Store a host in one write; it replaces an earlier record of the same name."""

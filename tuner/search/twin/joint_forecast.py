@@ -308,7 +308,9 @@ def _together(trials: Sequence[ObservedTrial], owners: NDArray[np.int64]) -> NDA
     if not unsure.any():
         return None
     hosts = np.array([trial.host for trial in trials])[owners]
-    return np.array([np.outer(each, each) for each in unsure.T]) * (hosts[:, None] == hosts[None])
+    same = hosts[:, None] == hosts[None]
+    together: NDArray[np.float64] = np.array([np.outer(each, each) * same for each in unsure.T])
+    return together
 
 
 def _some(levels: int) -> list[int]:
