@@ -116,7 +116,7 @@ def test_a_damaged_file_is_found_and_sent_again(tmp_path: Path, damage: str) -> 
 
 
 def test_a_big_file_is_verified_once_a_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tuner.cluster.files.manifest._REMEMBERED_BYTES", 1)
+    monkeypatch.setattr("tuner.cluster.files.manifest.REMEMBERED_BYTES", 1)
     read: list[Path] = []
 
     def watched(path: Path) -> str:

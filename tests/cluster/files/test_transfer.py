@@ -22,6 +22,7 @@ WEIGHTS = bytes(range(256)) * 40
 @pytest.fixture(autouse=True)
 def _small_chunks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(Source.read, "__defaults__", (1000,))
+    monkeypatch.setattr(module, "_SMALL", -1)
     monkeypatch.setenv("TRITONTUNE_CACHE", str(tmp_path / "driver"))
 
 
@@ -49,10 +50,10 @@ class Watched:
 
     def __init__(self, inner: Inbox) -> None:
         self.inner = inner
+        self.lock = threading.Lock()
         self.bytes = 0
         self.lose_at: set[int] = set()
         self.lose_answer_at: set[int] = set()
-        self.before_chunk: dict[int, Path] = {}
 
     def missing(self) -> tuple[FileEntry, ...]:
         return self.inner.missing()
@@ -65,7 +66,8 @@ class Watched:
             self.lose_at.remove(offset)
             raise ConnectionError("lost")
         following = self.inner.receive(file, offset, chunk)
-        self.bytes += len(chunk)
+        with self.lock:
+            self.bytes += len(chunk)
         if offset in self.lose_answer_at:
             self.lose_answer_at.remove(offset)
             raise ConnectionError("lost")
@@ -185,10 +187,43 @@ def test_a_host_refuses_files_that_it_did_not_ask_for(models: Path, tmp_path: Pa
         with pytest.raises(RepositoryError, match="'models/x': no such file"):
             tree.receive(strange, 0, b"abc")
         with pytest.raises(RepositoryError, match="a chunk came before its file was begun"):
-            tree.receive(weights, 0, b"abc")
+            tree.receive(weights, 1, b"abc")
         tree.begin(weights)
         with pytest.raises(RepositoryError, match="is longer than 10240 bytes"):
             tree.receive(weights, 0, WEIGHTS + b"x")
+
+
+def test_small_files_take_one_call_each(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_SMALL", 1000)
+    for number in range(20):
+        (models / f"mlp/1/{number}").write_text(str(number))
+    source = source_of(models)
+    calls: list[str] = []
+
+    class Counting(Watched):
+        def begin(self, file: FileEntry) -> int | None:
+            calls.append(file.path)
+            return super().begin(file)
+
+    with HostTree(FileCache(tmp_path / "host"), source.manifest) as tree:
+        send(source, Counting(tree), "worker-2", nothing)
+        assert (tree.repository / "mlp/1/19").read_text() == "19"
+    assert calls == ["models/mlp/1/weights"]
+
+
+def test_a_small_file_that_another_run_sends_is_awaited(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_SMALL", 1000)
+    source = source_of(models)
+    cache = FileCache(tmp_path / "host")
+    with HostTree(cache, source.manifest) as other, HostTree(cache, source.manifest) as tree:
+        config = next(file for file in source.manifest.files if file.path.endswith("config.pbtxt"))
+        assert other.begin(config) == 0
+        assert tree.receive(config, 0, source.read(config, 0)) == 0
+        assert other.receive(config, 0, source.read(config, 0)) == config.size
+        send(source, tree, "worker-2", nothing)
+        assert (tree.repository / "mlp/config.pbtxt").read_text() == 'backend: "python"'
 
 
 def test_two_runs_that_need_a_file_send_it_once(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,7 +273,7 @@ def test_hashes_of_big_files_are_remembered_for_the_next_run(models: Path, monke
     (models / "mlp/1/weights").write_bytes(b"0" * (1 << 20))
     os.utime(models / "mlp/1/weights", (1000, time.time() - 60))
     first = source_of(models).manifest
-    monkeypatch.setattr("tuner.cluster.files.manifest._REMEMBERED_BYTES", 0)
+    monkeypatch.setattr("tuner.cluster.files.manifest.REMEMBERED_BYTES", 0)
     read = []
 
     def watched(path: Path) -> str:

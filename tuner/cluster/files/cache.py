@@ -4,7 +4,7 @@
     partial/KEY-SIZE     a file that is being received, locked by its receiver; the next receiver continues it
     trees/MARK/          the files of one run by their names: hard links; the mark names the run's process
     verified.json        when files were last compared with their hashes
-    lock                 held while one of the above is changed
+    lock                 held while one of the above is changed; holds the size of `files` in bytes
 
 A file in a tree has more than one link, so a file with one link is in use by nobody and may be removed.
 """
@@ -23,7 +23,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tuner.cluster.files.manifest import FileEntry, HashMemory, sha256_of
+from tuner.cluster.files.manifest import REMEMBERED_BYTES, FileEntry, HashMemory, sha256_of
 from tuner.core.atomic_file import remove_unfinished, sync_folder
 from tuner.core.errors import JobError, TuningError
 from tuner.core.mark import Mark
@@ -190,7 +190,8 @@ class FileCache:
             for tree in list(self._trees.iterdir()):
                 if (mark := Mark.of(tree.name)) and mark.abandoned:
                     self.remove_tree(tree)
-            with self._locked():
+            with self._locked() as size:
+                size.set(sum(status.st_size for _, status in self._cached()))  # a killed process may not have counted
                 for path, _, _ in self._promised():
                     if _key_of(path) not in kept and (descriptor := _locked_file(path)) is not None:
                         path.unlink()
@@ -220,9 +221,12 @@ class FileCache:
                 return False
             if self._is_right(file, cached, to):
                 return True
-            with self._locked():
+            with self._locked() as size:
                 to.unlink()
-                cached.unlink(missing_ok=True)
+                with suppress(FileNotFoundError):
+                    status = cached.stat()
+                    cached.unlink()
+                    size.add(-status.st_size)
         return False
 
     def receive(self, file: FileEntry) -> Partial | None:
@@ -232,16 +236,14 @@ class FileCache:
             TuningError: the disk or the cache has no room for the file.
         """
         path = self._partial / f"{file.key}-{file.size}"
-        with self.disk_errors(), self._locked():
+        with self.disk_errors(), self._locked() as size:
             descriptor = _locked_file(path, create=True)
             if descriptor is None:
                 return None
             try:
-                here = os.fstat(descriptor).st_size
-                if here > file.size:
+                if os.fstat(descriptor).st_size > file.size:
                     os.ftruncate(descriptor, 0)
-                    here = 0
-                self._make_room()
+                self._make_room(size)
             except BaseException:
                 path.unlink()
                 os.close(descriptor)
@@ -272,13 +274,19 @@ class FileCache:
         with self.disk_errors():
             os.fchmod(partial.descriptor, 0o555 if file.executable else 0o444)
             os.utime(partial.descriptor, ns=(int(self._now() * 1e9), _MODIFIED_NS))
-            os.fsync(partial.descriptor)
+            is_big = file.size >= REMEMBERED_BYTES
+            if is_big:  # smaller files are compared with their hashes whenever they are used
+                os.fsync(partial.descriptor)
             cached = self._path_of(file)
-            with self._locked():
+            with self._locked() as size:
                 cached.parent.mkdir(exist_ok=True)
+                with suppress(FileNotFoundError):
+                    size.add(-cached.stat().st_size)
                 partial.path.rename(cached)
+                size.add(file.size)
                 _link(cached, to)
-            sync_folder(cached.parent)
+            if is_big:
+                sync_folder(cached.parent)
             self._verified.remember(cached, cached.stat(), file.sha256)
         partial.close()
 
@@ -304,32 +312,33 @@ class FileCache:
             return sha256_of(link) == file.sha256
         return self._verified.hash_of(cached, status) == file.sha256
 
-    def _make_room(self) -> None:
-        """Remove unused files, the least recently used first, until what is promised has room. Needs the lock.
+    def _make_room(self, size: _Size) -> None:
+        """Remove unused files, the least recently used first, until what is promised has room.
 
         Raises:
             TuningError: all unused files together are not enough.
         """
-        cached, promised = list(self._cached()), list(self._promised())
-        used = sum(status.st_size for _, status in cached) + sum(size for _, size, _ in promised)
+        promised = list(self._promised())
         disk = os.statvfs(self.folder)
         limit = int(SHARE_OF_DISK * disk.f_frsize * disk.f_blocks) if self._limit is None else self._limit
-        over_limit = used - limit
-        lacking = sum(size - here for _, size, here in promised) - disk.f_frsize * disk.f_bavail
-        unused = [(path, status) for path, status in cached if status.st_nlink == 1]
+        over_limit = size.value + sum(whole for _, whole, _ in promised) - limit
+        lacking = sum(whole - here for _, whole, here in promised) - disk.f_frsize * disk.f_bavail
+        if max(over_limit, lacking) <= 0:
+            return
+        unused = [(path, status) for path, status in self._cached() if status.st_nlink == 1]
         for path, status in sorted(unused, key=lambda one: one[1].st_atime_ns):
-            if max(over_limit, lacking) <= 0:
-                return
             path.unlink()
+            size.add(-status.st_size)
             over_limit -= status.st_size
             lacking -= status.st_size
+            if max(over_limit, lacking) <= 0:
+                return
         if lacking > 0:
             raise self._full(lacking)
-        if over_limit > 0:
-            raise TuningError(
-                f"host {self._host}: {self.folder}: the files of running jobs are {format_size(over_limit)} larger "
-                f"than the cache may be ({format_size(limit)}); set {SIZE_VARIABLE} there"
-            )
+        raise TuningError(
+            f"host {self._host}: {self.folder}: the files of running jobs are {format_size(over_limit)} larger "
+            f"than the cache may be ({format_size(limit)}); set {SIZE_VARIABLE} there"
+        )
 
     def _full(self, lacking: float) -> TuningError:
         more = f"; {format_size(lacking)} more are needed" if lacking else ""
@@ -351,7 +360,7 @@ class FileCache:
                 yield path, int(size) if size.isdecimal() else 0, path.stat().st_size
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
+    def _locked(self) -> Iterator[_Size]:
         """Hold the lock of the cache, for moments.
 
         Raises:
@@ -365,9 +374,30 @@ class FileCache:
                 )
             time.sleep(0.005)
         try:
-            yield
+            yield _Size(descriptor)
         finally:
             os.close(descriptor)
+
+
+class _Size:
+    """The size of all cached files, kept in the lock file, whose lock is held."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    @property
+    def value(self) -> int:
+        """The size in bytes."""
+        text = os.pread(self._descriptor, 20, 0)
+        return int(text) if text.isdigit() else 0
+
+    def set(self, value: int) -> None:
+        """Write another size."""
+        os.pwrite(self._descriptor, b"%020d" % max(value, 0), 0)
+
+    def add(self, change: int) -> None:
+        """Write a size that differs by some bytes."""
+        self.set(self.value + change)
 
 
 def cache_folder() -> Path:

@@ -20,14 +20,15 @@ from tuner.core.atomic_file import write_atomically
 from tuner.core.errors import RepositoryError
 from tuner.core.names import why_no_folder
 
+REMEMBERED_BYTES = 1 << 20
+"""Smaller files are hashed again in less time than it takes to look them up."""
+
 MOST_BESIDE = 10_000
 """A folder beside the repository with more files than this is not sent."""
 
 _HASH = re.compile(r"[0-9a-f]{64}")
 _BLOCK = 1 << 20
 _THREADS = 4
-# Smaller files are hashed again in less time than it takes to look them up.
-_REMEMBERED_BYTES = 1 << 20
 _MOST_REMEMBERED = 10_000
 # A file that was written this recently may change once more within the same tick of its clock.
 _SETTLED_NS = 2 * 10**9
@@ -193,7 +194,7 @@ class HashMemory:
 
     def remember(self, path: Path, status: os.stat_result, digest: str) -> None:
         """Note the hash of a file that was just read or written."""
-        if status.st_size >= _REMEMBERED_BYTES:
+        if status.st_size >= REMEMBERED_BYTES:
             self._known.pop(_text(path), None)  # the newest are last
             self._known[_text(path)] = [*stamp_of(status), digest, self.now()]
 

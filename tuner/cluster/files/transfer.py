@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
@@ -27,6 +27,8 @@ CHUNK = 32 << 20
 """Files are sent in chunks of this size, in bytes. Each side holds one chunk of a transfer in memory."""
 
 _THREADS = 4
+# Files up to this size, in bytes, are sent at once, and several at a time, as each call takes a while.
+_SMALL = 1 << 20
 _POLL_S = 0.2
 _MOST_WAIT_S = 3600.0
 _PROGRESS_S = 30.0
@@ -46,7 +48,7 @@ class Inbox(Protocol):
         """
 
     def receive(self, file: FileEntry, offset: int, chunk: bytes) -> int:
-        """Take a chunk of a file that was begun.
+        """Take a chunk of a file that was begun, or the first one of any file.
 
         Args:
             file: The file.
@@ -55,7 +57,7 @@ class Inbox(Protocol):
 
         Returns:
             The position of the next chunk; the file's size: it is complete; 0: its content differs from its hash, so
-            it has to be sent again.
+            it has to be sent again, or another run sends it at the moment.
         """
 
 
@@ -133,6 +135,7 @@ def send(
     total = sum(file.size for file in waiting)
     note(f"sending {len(waiting)} file{'s' * (len(waiting) != 1)}, {format_size(total)}, to {host}")
     progress = _Progress(total, host, note)
+    waiting = deque(_send_small(source, inbox, waiting, progress))
     deadline = time.monotonic() + most_wait_s
     in_vain = 0
     while waiting:
@@ -150,6 +153,23 @@ def send(
         if in_vain >= len(waiting):
             time.sleep(_POLL_S)
             in_vain = 0
+
+
+def _send_small(source: Source, inbox: Inbox, files: Iterable[FileEntry], progress: _Progress) -> Iterable[FileEntry]:
+    """Send the small files among some. Returns the others, and those that another run sends at the moment."""
+
+    def is_sent(file: FileEntry) -> bool:
+        if file.size > _SMALL:
+            return False
+        chunk = source.read(file, 0)
+        offset = inbox.receive(file, 0, chunk)
+        progress.add(len(chunk))
+        return offset == file.size
+
+    files = list(files)
+    with ThreadPoolExecutor(_THREADS) as threads:
+        sent = list(threads.map(is_sent, files))
+    return [file for file, is_done in zip(files, sent, strict=True) if not is_done]
 
 
 def _send_file(source: Source, inbox: Inbox, file: FileEntry, offset: int, progress: _Progress) -> None:
@@ -231,17 +251,7 @@ class HostTree:
             TuningError: the disk or the cache has no room for the file.
         """
         with self._lock:
-            mine = self._known(file)
-            if mine.key in self._partials:
-                return self._partials[mine.key].offset
-            partial = self._cache.receive(mine)
-            if partial is None:
-                return None
-            if self._link(mine):  # another run has sent it since we looked
-                self._cache.discard(partial)
-                return mine.size
-            self._partials[mine.key] = partial
-            return self._finished(partial)
+            return self._begin(self._known(file))
 
     def receive(self, file: FileEntry, offset: int, chunk: bytes) -> int:
         """See `Inbox`.
@@ -252,10 +262,12 @@ class HostTree:
         """
         with self._lock:
             mine = self._known(file)
+            if mine.key not in self._partials and self._paths[mine.key][0].exists():
+                return mine.size
+            if mine.key not in self._partials and offset == 0 and self._begin(mine) in {None, mine.size}:
+                return mine.size if self._paths[mine.key][0].exists() else 0
             partial = self._partials.get(mine.key)
             if partial is None:
-                if self._paths[mine.key][0].exists():
-                    return mine.size
                 raise RepositoryError(f"manifest: {mine.path!r}: a chunk came before its file was begun")
             if offset == partial.offset:
                 if offset + len(chunk) > mine.size:
@@ -287,6 +299,18 @@ class HostTree:
             return self._files[file.key]
         except KeyError:
             raise RepositoryError(f"manifest: {file.path!r}: no such file") from None
+
+    def _begin(self, file: FileEntry) -> int | None:
+        if file.key in self._partials:
+            return self._partials[file.key].offset
+        partial = self._cache.receive(file)
+        if partial is None:
+            return None
+        if self._link(file):  # another run has sent it since we looked
+            self._cache.discard(partial)
+            return file.size
+        self._partials[file.key] = partial
+        return self._finished(partial)
 
     def _finished(self, partial: Partial) -> int:
         """The position of the next chunk, after a complete file is kept, or a wrong one begun again."""
