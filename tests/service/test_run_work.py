@@ -17,6 +17,7 @@ from support.event_files import events_in, of, states_in
 from support.rough import rough_measurements
 
 from tuner.client.resources import Job, JobKind, Policy
+from tuner.cluster import slot_locks
 from tuner.core.errors import InterruptedRunError, JobError, TuningError
 from tuner.jobs.event_log import EventLog
 from tuner.jobs.events import ArtifactWritten, ModelEnded, StateChanged, TrialEnded
@@ -25,6 +26,7 @@ from tuner.nightly.outcome import NightReport
 from tuner.options.tune_job import TuneJob
 from tuner.service import night_work, run_work
 from tuner.service.job_folder import JobFolder, SubmissionRecord
+from tuner.service.job_view import JobView
 from tuner.service.place import Place, nights_of
 from tuner.service.run_work import run
 from tuner.service.work import pinned
@@ -241,6 +243,32 @@ class TestOnAServer:
         assert [point["load"]["concurrency"] for point in points["points"]] == [1, 2]
         assert len(of(events_in(folder.path), "point")) == 2
         assert "run/points.json" in [e.path for e in EventLog(folder.path).read() if isinstance(e, ArtifactWritten)]
+
+    def test_a_job_on_two_slots_tells_what_each_does(
+        self, make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+    ) -> None:
+        # Other tests may use the cores of this machine.
+        monkeypatch.setattr(slot_locks, "_FOLDER", tmp_path_factory.mktemp("locks"))
+        folder = make(**_ROUGH, sampler="random", trials=3, parallel=2, cores_per_slot=1, slo={"p50": "5s"})
+        assert run(folder, Place()) == 0
+        events = events_in(folder.path)
+        (admitted,) = of(events, "host")
+        assert (admitted["event"], len(admitted["slots"])) == ("admitted", 2)
+        began = {event["trial"]: event["slot"] for event in of(events, "trial_began")}
+        assert set(began.values()) == set(admitted["slots"])
+        assert {event["trial"] for event in of(events, "point")} == set(began)
+        most = 0
+        view = JobView()
+        for event in EventLog(folder.path).read():
+            view.fold(event)
+            most = max(most, sum(slot.work is not None for host in view.hosts for slot in host.slots))
+        assert most == 2
+        (host,) = view.hosts
+        assert (host.name, host.state) == (admitted["host"], "admitted")
+        assert {slot.work for slot in host.slots} == {None}
+        assert len(view.trials) == len(began)
+        front = json.loads((folder.run / "slow/front.json").read_text())
+        assert "hosts" not in front  # there is one
 
     def test_a_night_keeps_its_folder_and_one_history(self, make: Make) -> None:
         folder = make("nightly", Policy(min_gain=0.5), target="mlp-prod", **_ROUGH, trials=1, slo={"p50": "5s"})
