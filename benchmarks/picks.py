@@ -9,6 +9,8 @@ both recommend is then measured again, in many launches of 60 s. Prints, over al
 over what was measured again, how many picks then break the SLO, what they give of the best possible, and the launches
 spent.
 With `--slower`, all of the machine is so much slower from the end of the search on, as one that others use may be.
+With `--hosts`, launches take turns on so many hosts, each faster or slower by `--host-effect` (log-normal), and as many
+`--slots` carry out rounds of the finalists at a time. The truth is then that of all of these hosts.
 
 With `--at-limit`, nothing is picked. Servers whose p99 is just the limit, at all rates and loads, are given to
 `tuner.recommend.certify` and to the nightly comparison: each that is said to hold the SLO is one too many. For
@@ -17,13 +19,15 @@ which differ by `--noise`. Servers with some room to the limit tell what that co
 and after how many seconds (of certifying a rate) or pairs of launches.
 
     python benchmarks/picks.py [--runs 40] [--noise 0.08 0.2] [--budget 600] [--slower 1.0] [--at-limit]
+        [--hosts 1] [--host-effect 0.0] [--slots 1]
 """
 
 from __future__ import annotations
 
 import argparse
+import heapq
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, median
 
@@ -46,9 +50,10 @@ from tuner.nightly.comparison import PairedLaunch
 from tuner.nightly.gate import decide
 from tuner.recommend.certify import certify
 from tuner.recommend.front import TrialPoint
+from tuner.recommend.host_effects import BaselineLaunch, HostRecord
 from tuner.recommend.recommend import Recommendation, recommend
-from tuner.recommend.rounds import VerificationTerms
-from tuner.recommend.verify import verify
+from tuner.recommend.rounds import Relaunch, Round, VerificationTerms
+from tuner.recommend.verify import FinalsPlan
 from tuner.stats.slo_verdict import SLOTest
 
 LIMIT = SLO({"p99": 25.0})
@@ -105,16 +110,22 @@ class Machine:
 
     Args:
         noise: Standard deviation of the speed's logarithm from launch to launch.
+        effects: The logarithm of the speed of each host.
     """
 
-    def __init__(self, noise: float, rng: np.random.Generator) -> None:
-        self._noise, self._rng = noise, rng
+    def __init__(self, noise: float, rng: np.random.Generator, effects: Sequence[float] = (0.0,)) -> None:
+        self._noise, self._rng, self._effects = noise, rng, effects
         self.wall_s = 0.0
         self.launches = 0
 
-    def launch(self, batcher: Batcher) -> Callable[[Load, float], OperatingPoint]:
-        """A server of a candidate; what it returns measures it under a load for some seconds."""
-        speed = math.exp(self._noise * self._rng.standard_normal())
+    @property
+    def hosts(self) -> int:
+        """The number of hosts."""
+        return len(self._effects)
+
+    def launch(self, batcher: Batcher, host: int = 0) -> Callable[[Load, float], OperatingPoint]:
+        """A server of a candidate on a host; what it returns measures it under a load for some seconds."""
+        speed = math.exp(self._noise * self._rng.standard_normal() + self._effects[host % self.hosts])
         self.launches += 1
         self.wall_s += LAUNCH_S
 
@@ -173,46 +184,97 @@ def family(rng: np.random.Generator) -> list[Batcher]:
     return [Batcher(1.2, 0.4, 1, 0.3), *drawn]
 
 
-def search(machine: Machine, candidates: Sequence[Batcher]) -> list[TrialResult]:
-    """One launch of each candidate, under rising load."""
-    trials = []
-    for number, batcher in enumerate(candidates):
-        measure = machine.launch(batcher)
-        points = points_of(
-            sweep(slo=LIMIT, max_concurrency=256),
-            lambda load, measure=measure: measure(load, SWEEP_S),  # type: ignore[misc]
+def search(machine: Machine, candidates: Sequence[Batcher]) -> tuple[list[TrialResult], list[HostRecord]]:
+    """One launch of each candidate, under rising load, on the hosts in turn; and the baseline on every host."""
+    trials = [
+        TrialResult(
+            number=number,
+            parameters={},
+            config="",
+            effective_config=None,
+            curve=_swept(machine, batcher, number),
+            failure=None,
+            launch_s=LAUNCH_S,
+            first_answer_s=0.01,
+            wall_s=1.0,
+            host=_name(number, machine),
         )
-        trials.append(
-            TrialResult(
-                number=number,
-                parameters={},
-                config="",
-                effective_config=None,
-                curve=in_order_of_load(points),
-                failure=None,
-                launch_s=LAUNCH_S,
-                first_answer_s=0.01,
-                wall_s=1.0,
-            )
-        )
-    return trials
+        for number, batcher in enumerate(candidates)
+    ]
+    others = (
+        (host, BaselineLaunch(curve=_swept(machine, candidates[0], host), at=float(host)))
+        for host in range(1, machine.hosts)
+    )
+    records = [HostRecord(name=_name(host, machine), launches=(launch,)) for host, launch in others]
+    return trials, [HostRecord(name=_name(0, machine)), *records]
+
+
+def _swept(machine: Machine, batcher: Batcher, host: int) -> tuple[OperatingPoint, ...]:
+    measure = machine.launch(batcher, host)
+    return in_order_of_load(points_of(sweep(slo=LIMIT, max_concurrency=256), lambda load: measure(load, SWEEP_S)))
+
+
+def _name(host: int, machine: Machine) -> str:
+    return f"host-{host % machine.hosts}"
+
+
+@dataclass(frozen=True)
+class Finals:
+    """How the finalists are verified.
+
+    Attributes:
+        seconds: The time for it.
+        seed: The seed of the order of launches.
+        slots: The number of rounds that are carried out at a time.
+    """
+
+    seconds: float
+    seed: int
+    slots: int = 1
 
 
 def finals(
-    machine: Machine, candidates: Sequence[Batcher], trials: Sequence[TrialResult], seconds: float, seed: int
+    machine: Machine,
+    candidates: Sequence[Batcher],
+    trials: Sequence[TrialResult],
+    records: Sequence[HostRecord],
+    asked: Finals,
 ) -> Recommendation:
-    """What the finalists say, in so many seconds."""
-
-    def again(trial: TrialResult, loads: Sequence[Load], number: int) -> Iterator[OperatingPoint]:
-        del number  # Every launch is another.
-        measure = machine.launch(candidates[trial.number])
-        return (measure(load, ROUND_S) for load in loads)
-
-    until = machine.wall_s + seconds
+    """What the finalists say."""
+    now_s, free = 0.0, list(range(asked.slots))
     terms = VerificationTerms(
-        slo=LIMIT, until=until, launch_s=LAUNCH_S + ROUND_S, seed=seed, now=lambda: machine.wall_s
+        slo=LIMIT,
+        until=asked.seconds,
+        launch_s=LAUNCH_S + ROUND_S,
+        seed=asked.seed,
+        now=lambda: now_s,
+        slots=asked.slots,
     )
-    return recommend(trials, LIMIT, verify(trials, again, terms))
+    plan = FinalsPlan(trials, terms, hosts=records)
+    running: list[tuple[float, int, int, Round, list[tuple[list[OperatingPoint], float]]]] = []
+    while True:
+        while free and (due := plan.due()):
+            slot = free.pop(0)
+            results = [_relaunched(machine, candidates, launch, slot) for launch in due.launches]
+            heapq.heappush(running, (now_s + sum(took_s for _, took_s in results), due.number, slot, due, results))
+        if not running:
+            return recommend(trials, LIMIT, plan.verifications)
+        now_s, _, slot, due, results = heapq.heappop(running)
+        for launch, (points, took_s) in zip(due.launches, results, strict=True):
+            plan.begin(due, launch)
+            plan.receive(due, launch, points, host=_name(slot, machine), took_s=took_s)
+        plan.end(due)
+        free.append(slot)
+
+
+def _relaunched(
+    machine: Machine, candidates: Sequence[Batcher], launch: Relaunch, host: int
+) -> tuple[list[OperatingPoint], float]:
+    """The points of a launch, and its seconds."""
+    began_s = machine.wall_s
+    measure = machine.launch(candidates[launch.trial.number], host)
+    points = [measure(load, ROUND_S) for load in launch.loads]
+    return points, machine.wall_s - began_s
 
 
 @dataclass(frozen=True)
@@ -235,54 +297,83 @@ class Pick:
 
 
 def judged(
-    found: Recommendation, candidates: Sequence[Batcher], noise: float, rng: np.random.Generator, launches: int
+    found: Recommendation, candidates: Sequence[Batcher], machine: Machine, possible: float, launches: int
 ) -> Pick | None:
     """Measure a recommendation again; None when there is none."""
     if found.best is None or found.baseline is None or found.gain is None:
         return None
-    again = [_measured_again(each, candidates, noise, rng) for each in (found.best, found.baseline)]
-    (throughput, over), (baseline, _) = again
+    throughput, over = _measured_again(found.best, candidates, machine)
+    true, baseline = (
+        candidates[each.trial.number].throughput(int(each.point.load.level)) for each in (found.best, found.baseline)
+    )
     return Pick(
         overstated=found.best.point.throughput.value / throughput,
         over=over,
-        of_best=throughput / best_possible(candidates, noise),
+        of_best=throughput / possible,
         launches=launches,
-        gain_covers=found.gain.low <= throughput / baseline <= found.gain.high,
+        gain_covers=found.gain.low <= true / baseline <= found.gain.high,
     )
 
 
-def _measured_again(
-    pick: TrialPoint, candidates: Sequence[Batcher], noise: float, rng: np.random.Generator
-) -> tuple[float, float]:
-    """Mean throughput, and the share of all requests over the limit, of launches of a minute each."""
-    machine, batcher = Machine(noise, rng), candidates[pick.trial.number]
-    points = [machine.launch(batcher)(pick.point.load, AGAIN_S) for _ in range(AGAIN)]
+def _measured_again(pick: TrialPoint, candidates: Sequence[Batcher], machine: Machine) -> tuple[float, float]:
+    """Mean throughput, and the share of all requests over the limit, of launches of a minute each, on all hosts."""
+    batcher = candidates[pick.trial.number]
+    launches = machine.hosts * math.ceil(AGAIN / machine.hosts)
+    points = [machine.launch(batcher, host)(pick.point.load, AGAIN_S) for host in range(launches)]
     requests = sum(p.requests for p in points)
     over = sum(test.over for p in points for test in p.limits)
     return fmean(p.throughput.value for p in points), over / requests
 
 
-def best_possible(candidates: Sequence[Batcher], noise: float) -> float:
-    """The highest throughput that truly holds the SLO, over all launches."""
+def best_possible(candidates: Sequence[Batcher], noise: float, effects: Sequence[float]) -> float:
+    """The highest throughput that truly holds the SLO, over all launches on all hosts."""
     limit_ms = min(LIMIT.root.values(), default=math.inf)
-    return max(b.throughput(c) for b in candidates for c in range(1, 257) if b.p99_ms(c, noise) <= limit_ms)
+    spread = math.hypot(noise, math.sqrt(fmean(effect**2 for effect in effects)))
+    speed = fmean(math.exp(effect) for effect in effects)
+    return speed * max(b.throughput(c) for b in candidates for c in range(1, 257) if b.p99_ms(c, spread) <= limit_ms)
 
 
-def simulate(
-    runs: int, noise: float, budget_s: float, seed: int = 0, slower: float = 1.0
+@dataclass(frozen=True)
+class Hosts:
+    """Where launches take place.
+
+    Attributes:
+        count: The number of hosts.
+        effect: Standard deviation of the logarithm of their speed.
+        slots: The number of rounds that are carried out at a time.
+    """
+
+    count: int = 1
+    effect: float = 0.0
+    slots: int = 1
+
+    def drawn(self, rng: np.random.Generator) -> list[float]:
+        """The logarithm of the speed of each host."""
+        return (
+            [self.effect * float(rng.standard_normal()) for _ in range(self.count)]
+            if self.effect
+            else [0.0] * self.count
+        )
+
+
+def simulate(  # noqa: PLR0917 (one for each option)
+    runs: int, noise: float, budget_s: float, seed: int = 0, slower: float = 1.0, hosts: Hosts = Hosts()
 ) -> tuple[list[Pick], list[Pick]]:
     """The single-shot picks and the finalists' of so many runs, whose machine gets slower after the search."""
     single, verified = [], []
     for run in range(runs):
         rng = np.random.default_rng([seed, run])
-        candidates, machine = family(rng), Machine(noise, rng)
-        trials = search(machine, candidates)
+        candidates, effects = family(rng), hosts.drawn(rng)
+        machine = Machine(noise, rng, effects)
+        trials, records = search(machine, candidates)
         launched = machine.launches
         candidates = [each.slowed(slower) for each in candidates]
-        if pick := judged(recommend(trials, LIMIT), candidates, noise, rng, 0):
+        again = Machine(noise, rng, effects)
+        possible = best_possible(candidates, noise, effects)
+        if pick := judged(recommend(trials, LIMIT), candidates, again, possible, 0):
             single.append(pick)
-        found = finals(machine, candidates, trials, FINALS_SHARE * budget_s, run)
-        if pick := judged(found, candidates, noise, rng, machine.launches - launched):
+        found = finals(machine, candidates, trials, records, Finals(FINALS_SHARE * budget_s, run, hosts.slots))
+        if pick := judged(found, candidates, again, possible, machine.launches - launched):
             verified.append(pick)
     return single, verified
 
@@ -393,6 +484,9 @@ def main() -> None:
     parser.add_argument("--noise", type=float, nargs="+", default=[0.08, 0.2], help="how much launches differ")
     parser.add_argument("--budget", type=float, default=600.0, help="seconds")
     parser.add_argument("--slower", type=float, default=1.0, help="a factor")
+    parser.add_argument("--hosts", type=int, default=1)
+    parser.add_argument("--host-effect", type=float, default=0.0, help="how much hosts differ")
+    parser.add_argument("--slots", type=int, default=1, help="rounds of the finalists at a time")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--at-limit", action="store_true", help="count what is wrongly said to hold the SLO")
     asked = parser.parse_args()
@@ -414,7 +508,8 @@ def main() -> None:
     ):
         table.add_column(column, justify="right")
     for noise in asked.noise:
-        both = simulate(asked.runs, noise, asked.budget, asked.seed, asked.slower)
+        hosts = Hosts(asked.hosts, asked.host_effect, asked.slots)
+        both = simulate(asked.runs, noise, asked.budget, asked.seed, asked.slower, hosts)
         for name, picks in zip(("single shot", "finalists"), both, strict=True):
             table.add_row(
                 f"{noise:.0%}",

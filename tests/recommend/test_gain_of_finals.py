@@ -42,11 +42,11 @@ def tunings(runs: int, faster: float, noise: float, slower: float = 1.0) -> list
         baseline = picks.family(rng)[1]
         candidates = [baseline, *[baseline.slowed(1 / faster)] * (_CANDIDATES - 1)]
         machine = picks.Machine(noise, rng)
-        trials = picks.search(machine, candidates)
+        trials, hosts = picks.search(machine, candidates)
         later = [each.slowed(slower) for each in candidates]
-        gain = picks.finals(machine, later, trials, _SECONDS, run).gain
+        gain = picks.finals(machine, later, trials, hosts, picks.Finals(_SECONDS, run)).gain
         if gain is not None:
-            best = [picks.best_possible([each], noise) for each in later]
+            best = [picks.best_possible([each], noise, [0.0]) for each in later]
             told.append(Told(gain, best[1] / best[0]))
     assert len(told) > 0.9 * runs
     return told
