@@ -10,13 +10,16 @@ from typing import Any
 
 import pytest
 from google.protobuf import text_format
+from jsonschema import Draft202012Validator
 from support.builders import MLP, identity, point, space, trial
+from support.pages import ROOT
 from tritonclient.grpc import model_config_pb2
 
 from tuner.core.loads import Concurrency, RequestRate
 from tuner.measure.gpu_view import GpuMemory
 from tuner.measure.points import OperatingPoint
 from tuner.recommend.certified import CertifiedRate
+from tuner.recommend.host_effects import HostRecord
 from tuner.recommend.verification import Verification
 from tuner.results import result_files as files
 from tuner.results.points_csv import MACHINE_COLUMNS, points_csv
@@ -107,6 +110,20 @@ def test_what_was_verified_and_certified_is_told(run: RunFolder, verified: Study
     assert best["not_certified"] is None
     text = (run.model("mlp") / "best/config.pbtxt").read_text()
     assert "# tritontune: certified 350 requests/s of Poisson arrivals within p99 <= 25 ms\n" in text
+
+
+def test_a_rate_certified_on_a_host_says_so(run: RunFolder, verified: Study) -> None:
+    at = point(RequestRate(350), 350, 22, kept_up=True)
+    for name, host_class in (("w0", ""), ("w1", "old")):
+        verified.add_host_record(HostRecord(name=name, host_class=host_class))
+    verified.certify(CertifiedRate(trial=1, load=Concurrency(8), point=at, host="w1", host_class="old"))
+    write_results(run, verified)
+    front = json.loads((run.model("mlp") / "front.json").read_text())
+    schema = json.loads((ROOT / "docs/reference/front.schema.json").read_text("utf-8"))
+    Draft202012Validator(schema).validate(front)
+    assert (front["best"]["certified_rate"]["host"], front["best"]["certified_rate"]["host_class"]) == ("w1", "old")
+    text = (run.model("mlp") / "best/config.pbtxt").read_text()
+    assert "certified 350 requests/s of Poisson arrivals within p99 <= 25 ms on hosts like w1\n" in text
 
 
 def test_what_is_not_certified_has_a_reason(run: RunFolder, verified: Study) -> None:

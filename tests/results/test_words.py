@@ -7,10 +7,13 @@ from tuner.core.loads import Concurrency, Ramp, RequestRate
 from tuner.core.objectives import Objective
 from tuner.core.slo import SLO, Percentile, Statistic
 from tuner.measure.gpu_view import GpuUsage, GpuView
+from tuner.recommend.certified import CertifiedRate
 from tuner.recommend.front import TrialPoint
+from tuner.recommend.host_effects import HostRecord
 from tuner.recommend.recommend import Recommendation
 from tuner.recommend.verification import Verification
 from tuner.results.words import (
+    certified_in_words,
     gain_in_words,
     gain_rests_on,
     latency,
@@ -46,6 +49,8 @@ def test_an_open_verdict_says_what_was_measured(p99: float, measured: str) -> No
     slo = SLO.parse(["p99=25ms"])
     assert slo_verdict_in_words(best, slo, of=3) == f"inconclusive: {measured}"
     assert slo_verdict_in_words(best, slo, of=3, launches=3) == f"inconclusive: 3 launches, {measured}"
+    on_hosts = slo_verdict_in_words(best, slo, of=3, launches=3, hosts=2)
+    assert on_hosts == f"inconclusive: 3 launches on 2 hosts, {measured}"
 
 
 def _tested(*tests: tuple[Percentile, int]) -> TrialPoint:
@@ -87,6 +92,21 @@ def test_a_limit_that_was_not_tested() -> None:
 def test_how_sure_a_best_point_without_an_slo_is(of: int, words: str, *, verified: bool) -> None:
     best = TrialPoint(trial(1, point(8, 100, 20)), point(8, 100, 20), verified=verified)
     assert slo_verdict_in_words(best, SLO(), of=of, launches=2 * verified) == words
+
+
+@pytest.mark.parametrize(
+    ("classes", "certified_class", "words"),
+    [(("", ""), "", ""), (("", "old"), "", " on hosts like w0"), (("", "old"), "old", " on hosts like w1")],
+)
+def test_a_certified_rate_is_of_a_class_of_hosts_where_classes_differ(
+    classes: tuple[str, ...], certified_class: str, words: str
+) -> None:
+    hosts = [HostRecord(name=f"w{n}", host_class=of) for n, of in enumerate(classes)]
+    rate_of = CertifiedRate(
+        trial=1, load=Concurrency(8), point=point(RequestRate(310), 310, 20), host="w0", host_class=certified_class
+    )
+    told = certified_in_words(rate_of, SLO({"p99": 25.0}), hosts)
+    assert told == f"certified 310 requests/s of Poisson arrivals within p99 <= 25 ms{words}"
 
 
 def test_a_doubtful_point_names_the_gates() -> None:

@@ -18,6 +18,7 @@ from tuner.core.record import Interval
 from tuner.core.slo import SLO
 from tuner.options.groups import HIGHEST_RATE
 from tuner.report.results_console import USUAL_WIDTH, results_console
+from tuner.results.words import class_in_words
 from tuner.space.candidate import in_words
 from tuner.study.run_folder import RunFolder
 from tuner.study.study import Study
@@ -67,10 +68,10 @@ def _show(study: Study, rate: float, slo: SLO, needed: tuple[Capacity, ...]) -> 
     console.print(_table(slo, needed))
     for number, capacity in enumerate(needed, start=1):
         _say(console, f"  {number}: {in_words(capacity.parameters, baseline)} ({_known_from(capacity)})")
-    trials = len(study.trials)
+    trials, like = len(study.trials), class_in_words(study.hosts) or "hosts like the measured one"
     _say(
         console,
-        f"\nEstimated from {trials} trial{'s' * (trials > 1)}, for hosts like the measured one that share Poisson "
+        f"\nEstimated from {trials} trial{'s' * (trials > 1)}, for {like} that share Poisson "
         "arrivals evenly; 95 % intervals in parentheses.",
     )
     if any(capacity.most is None for capacity in needed):

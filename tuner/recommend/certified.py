@@ -16,6 +16,8 @@ class CertifiedRate(Record):
         point: The point at the highest certified rate; None: no rate was certified.
         reason: Why no rate was certified.
         launched: Whether a server was launched for it.
+        host: The host that it was launched on; empty: the machine of the run.
+        host_class: The class of hosts that the rate holds for; empty: that of the reference host.
     """
 
     trial: int
@@ -23,3 +25,5 @@ class CertifiedRate(Record):
     point: OperatingPoint | None = None
     reason: str | None = None
     launched: bool = True
+    host: str = ""
+    host_class: str = ""

@@ -29,7 +29,7 @@ from tuner.results.words import (
     gain_in_words,
     gain_rests_on,
     latency,
-    launches_of,
+    launches_and_hosts_of,
     missed_slo,
     no_candidate_in_words,
     point_in_words,
@@ -208,11 +208,12 @@ def _answer(outcome: ModelOutcome) -> Iterator[Text]:
         yield _line("best", text if best != recommendation.baseline else "the baseline")
     yield _baseline(outcome)
     if best:
-        sure = slo_verdict_in_words(best, slo, of=len(study.trials), launches=launches_of(study, best))
+        launches, hosts = launches_and_hosts_of(study, best)
+        sure = slo_verdict_in_words(best, slo, of=len(study.trials), launches=launches, hosts=hosts)
         is_sure = best.verified and (not slo.root or is_certain(best, slo))
         yield _line("SLO", f"{slo} {sure}" if slo.root else f"none; {sure}", "" if is_sure else "yellow")
     if certified := study.certified:
-        yield _line("rate", certified_in_words(certified, slo))
+        yield _line("rate", certified_in_words(certified, slo, study.hosts))
     if warm_up := study.warm_up:
         yield _line("warm-up", warm_up_in_words(warm_up))
 

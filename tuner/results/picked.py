@@ -6,7 +6,7 @@ from tuner.core.objectives import THROUGHPUT, Objective
 from tuner.core.slo import Percentile
 from tuner.recommend.not_chosen import NotChosen, WhyNot
 from tuner.recommend.recommend import Recommendation
-from tuner.results.words import launches_of, point_in_words, slo_verdict_in_words
+from tuner.results.words import launches_and_hosts_of, point_in_words, slo_verdict_in_words
 from tuner.study.study import Study
 
 
@@ -26,7 +26,8 @@ def picked_in_words(study: Study, recommendation: Recommendation) -> str:
     if recommendation.best is None:
         raise ValueError("there is no best point")
     best, slo, objective, of = recommendation.best, recommendation.slo, recommendation.objective, len(study.trials)
-    sure = slo_verdict_in_words(best, slo, of=of, launches=launches_of(study, best))
+    launches, hosts = launches_and_hosts_of(study, best)
+    sure = slo_verdict_in_words(best, slo, of=of, launches=launches, hosts=hosts)
     verdict = f"SLO {slo} {sure}" if slo.root else sure
     text = f"trial {best.trial.number}: {point_in_words(best.point, recommendation.percentile, objective)}; {verdict}"
     if best.trial.number == 0 and of == 1:

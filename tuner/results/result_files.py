@@ -188,14 +188,14 @@ def trials_csv(study: Study) -> str:
 
 def config_with_provenance(study: Study, best: TrialPoint, gain: Interval | None, slo: SLO) -> str:
     """The config to deploy, with a comment on top: the trial, its measurement, the SLO and the machine."""
-    certified = study.certified
+    certified = study.certified if slo == study.identity.slo else None
     objective, percentile = study.identity.objective, study.identity.objective.percentile_for(slo)
     lines = [
         f"trial {best.trial.number} of {len(study.trials)} for model {study.identity.model}",
         f"{'verified' if best.verified else 'measured'} {point_in_words(best.point, percentile, objective)}; SLO: {slo}"
         + ("" if objective == THROUGHPUT else f"; objective: {objective}"),
         f"gain {gain_in_words(gain, objective)}" if gain and best.trial.number else "",
-        certified_in_words(certified, slo) if certified and certified.point and slo == study.identity.slo else "",
+        certified_in_words(certified, slo, study.hosts) if certified and certified.point else "",
         f"on {study.identity.machine}, {study.identity.server}",
     ]
     comment = "".join(f"{_PROVENANCE}{line}\n" for line in lines if line)
@@ -269,7 +269,8 @@ def _effect_json(effect: FieldEffect, identity: Identity) -> dict[str, Any]:
 def _certified_json(certified: CertifiedRate | None) -> dict[str, Any]:
     """The certified rate, or why there is none; both are null without an attempt."""
     point = certified.point if certified else None
-    rate = point and {**load_json(point.load), **point_json(point, verified=True)}
+    host = {"host": certified.host, "host_class": certified.host_class} if certified and certified.host else {}
+    rate = point and {**load_json(point.load), **point_json(point, verified=True), **host}
     return {"certified_rate": rate, "not_certified": certified and certified.reason}
 
 

@@ -14,6 +14,7 @@ from tuner.measure.quality_warnings import QualityCheck
 from tuner.measure.trial import TrialResult
 from tuner.recommend.certified import CertifiedRate
 from tuner.recommend.front import TrialPoint
+from tuner.recommend.host_effects import HostRecord
 from tuner.recommend.recommend import Recommendation, is_certain
 from tuner.recommend.verification import Verification
 from tuner.recommend.warm_up import WarmUp
@@ -104,11 +105,25 @@ def _within(slo: SLO) -> str:
     return f" within {slo}" if slo.root else ""
 
 
-def certified_in_words(certified: CertifiedRate, slo: SLO) -> str:
-    """The certified rate, or why there is none: `certified 310 requests/s of Poisson arrivals within p99 <= 40 ms`."""
+def certified_in_words(certified: CertifiedRate, slo: SLO, hosts: Sequence[HostRecord] = ()) -> str:
+    """The certified rate, or why there is none: `certified 310 requests/s of Poisson arrivals within p99 <= 40 ms`.
+
+    Args:
+        certified: The result of certifying.
+        slo: The limits.
+        hosts: The hosts of the study. If there are several classes, the text says for which one the rate holds.
+    """
     if certified.point is None:
         return f"not certified: {certified.reason}"
-    return f"certified {rate(certified.point.load.level)} requests/s of Poisson arrivals{_within(slo)}"
+    text = f"certified {rate(certified.point.load.level)} requests/s of Poisson arrivals{_within(slo)}"
+    like = class_in_words(hosts, certified.host_class)
+    return f"{text} on {like}" if like else text
+
+
+def class_in_words(hosts: Sequence[HostRecord], host_class: str = "") -> str:
+    """The hosts of a class, `hosts like worker-1`; empty if all hosts are of one class."""
+    named = [host.name for host in hosts if host.host_class == host_class]
+    return f"hosts like {named[0]}" if named and len({host.host_class for host in hosts}) > 1 else ""
 
 
 def warm_up_in_words(warm_up: WarmUp, *, offered: bool = True) -> str:
@@ -144,7 +159,7 @@ def no_candidate_in_words(study: Study) -> str:
     return f"none: {only} ({study.ended}){more}"
 
 
-def slo_verdict_in_words(best: TrialPoint, slo: SLO, *, of: int, launches: int = 0) -> str:
+def slo_verdict_in_words(best: TrialPoint, slo: SLO, *, of: int, launches: int = 0, hosts: int = 1) -> str:
     """The verdict on the SLO: `held (99 % confidence): 3 launches, p99 20 ms (18 to 22)`, or why there is no verdict.
 
     Args:
@@ -152,10 +167,11 @@ def slo_verdict_in_words(best: TrialPoint, slo: SLO, *, of: int, launches: int =
         slo: The limits.
         of: Number of trials from which it was chosen.
         launches: Number of launches on which it was verified; 0: omitted from the text.
+        hosts: Number of hosts of these launches, which the intervals refer to.
     """
     if not best.verified:
         return f"not verified: the best of {of} single measurements, likely too good" if of > 1 else _ONCE
-    counted = f"{launches} {'launch' if launches == 1 else 'launches'}" if launches else ""
+    counted = launches_in_words(launches, hosts) if launches else ""
     if not slo.root:
         return f"verified on {counted}" if counted else "verified"
     tested = {test.limit for test in best.point.limits}
@@ -179,13 +195,17 @@ def _with_interval(point: OperatingPoint, percentile: Percentile) -> str:
     return f"{percentile} {latency(interval.value)} ({format_number(interval.low)} to {format_number(interval.high)})"
 
 
-def launches_of(study: Study, best: TrialPoint) -> int:
-    """Number of launches on which a point was verified; 0: it was not."""
+def launches_in_words(launches: int, hosts: int = 1) -> str:
+    """A number of launches: `1 launch`, `3 launches`, `6 launches on 2 hosts`."""
+    counted = f"{launches} {'launch' if launches == 1 else 'launches'}"
+    return f"{counted} on {hosts} hosts" if hosts > 1 else counted
+
+
+def launches_and_hosts_of(study: Study, best: TrialPoint) -> tuple[int, int]:
+    """Number of launches on which a point was verified, and of their hosts; (0, 0): it was not."""
     at = best.trial.number, best.point.load
-    return next(
-        (len(verification.rounds) for verification in study.verified if (verification.trial, verification.load) == at),
-        0,
-    )
+    hosts = next((each.hosts_of_rounds for each in study.verified if (each.trial, each.load) == at), ())
+    return len(hosts), len(set(hosts))
 
 
 def when_missed(

@@ -21,6 +21,8 @@ from tuner.results.why import effects_in_words, why_in_words
 from tuner.results.words import (
     certified_in_words,
     gain_rests_on,
+    launches_and_hosts_of,
+    launches_in_words,
     missed_slo,
     no_candidate_in_words,
     point_in_words,
@@ -135,7 +137,7 @@ def _facts(study: Study, recommendation: Recommendation) -> Iterator[Fact]:
         yield Fact("Not chosen", in_symbols(not_chosen_in_words(not_chosen, percentile, objective)), tone="unsure")
     if certified := study.certified:
         tone: Tone = "good" if certified.point else "unsure"
-        yield Fact("Rate", in_symbols(certified_in_words(certified, slo)), tone=tone)
+        yield Fact("Rate", in_symbols(certified_in_words(certified, slo, study.hosts)), tone=tone)
     elif best and objective.rate is None:
         yield Fact("Rate", "not certified: not tried", tone="unsure")
     if warm_up := study.warm_up:
@@ -175,9 +177,7 @@ def _launches(study: Study, best: TrialPoint) -> str:
     """The number of launches and requests of a verified point."""
     if not best.verified:
         return ""
-    rounds = next((v.rounds for v in study.verified if (v.trial, v.load) == (best.trial.number, best.point.load)), ())
-    launches = "launch" if len(rounds) == 1 else "launches"
-    return f"; {len(rounds)} {launches}, {best.point.requests:,} requests"
+    return f"; {launches_in_words(*launches_and_hosts_of(study, best))}, {best.point.requests:,} requests"
 
 
 def _deploy(run: RunFolder, study: Study) -> str:
