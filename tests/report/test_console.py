@@ -244,8 +244,8 @@ def test_each_busy_slot_has_a_line(study: Study) -> None:
         progress.point_measured(point(2, 180, 12), trial=3)
         assert _shown(progress) == [
             "⠋ mlp, 3 launches",
-            "  w3/gpu:0   trial 3: count 3; 180 inferences/s, p99 12 ms at concurrency 2",
-            "  w4/gpu:0   trial 4: count 4; measuring at concurrency 8",
+            "  w3/gpu:0   trial 3: 180 inferences/s, p99 12 ms at concurrency 2; count 3",
+            "  w4/gpu:0   trial 4: measuring at concurrency 8; count 4",
             "  w10/gpu:0  round 2 of trial 1",
             "  best so far: 400/s, p99 20 ms, 3.63 x (trial 1); 1m12s left",
         ]
@@ -255,7 +255,7 @@ def test_each_busy_slot_has_a_line(study: Study) -> None:
         progress.launch_ended("w10/gpu:0")
         result = trial(3, point(2, 180, 12))
         progress.trial_ended(result, recommend((*study.trials, result), SLO({"p99": 25.0})))
-        assert _shown(progress)[:-1] == ["⠋ mlp, 1 launch", "  w3/gpu:1  trial 4: count 4; launching"]
+        assert _shown(progress)[:-1] == ["⠋ mlp, 1 launch", "  w3/gpu:1  trial 4: launching; count 4"]
         progress.trial_dropped(4, "lost twice")
         assert len(_shown(progress)) == 2
     for line in (

@@ -52,20 +52,20 @@ def test_the_events_of_a_job_tell_what_its_slots_do() -> None:
 
     assert shown((ModelBegan, _TUNED), _began(0, ""), (TrialEnded, {**_ENDED, "trial": 0})) == []
     assert shown(_began(1, "a/0"), _began(2, "b/0"), (SlotChanged, {"slot": "b/1", "work": "round 1 of trial 0"})) == [
-        "a/0  trial 1: count 1; launching",
-        "b/0  trial 2: count 2; launching",
+        "a/0  trial 1: launching; count 1",
+        "b/0  trial 2: launching; count 2",
         "b/1  round 1 of trial 0",
     ]
     assert shown(
         (PointMeasured, {"model": "m", "trial": 1, "point": _POINT}), (SlotChanged, {"slot": "b/1", "work": None})
     ) == [
-        "a/0  trial 1: count 1; 400 inferences/s, p99 20 ms at concurrency 8",
-        "b/0  trial 2: count 2; launching",
+        "a/0  trial 1: 400 inferences/s, p99 20 ms at concurrency 8; count 1",
+        "b/0  trial 2: launching; count 2",
     ]
     lost = {"host": "b", "event": "lost", "reason": "its node died"}
     again = {"trial": 2, "work": "trial 2", "slot": "b/0", "reason": "its node died"}
     assert len(shown((HostChanged, lost), (WorkRequeued, again))) == 1
-    assert shown((TrialEnded, {**_ENDED, "trial": 1}), _began(2, "a/0")) == ["a/0  trial 2: count 2; launching"]
+    assert shown((TrialEnded, {**_ENDED, "trial": 1}), _began(2, "a/0")) == ["a/0  trial 2: launching; count 2"]
     assert shown((TrialDropped, {"model": "m", "trial": 2, "reason": "lost twice"})) == []
     assert shown(_began(3, "a/0"), (StateChanged, {"state": "succeeded"})) == []
 
@@ -89,4 +89,4 @@ def test_a_followed_job_shows_its_slots_on_a_terminal(
             screen.show(lines.of(event), event, lines.words)
     told = capsys.readouterr().err + file.getvalue()
     assert "trial 1: count 2: no operating point (6s)\n" in told
-    assert ("a/0  trial 1: count 1; launching" in told) == terminal
+    assert ("a/0  trial 1: launching; count 1" in told) == terminal

@@ -91,6 +91,7 @@ class ConsoleProgress(Progress):
     def model_began(self, model: str, *, study: Study, budget_s: float) -> None:
         """See `Progress`."""
         self._model, self._best = model, ""
+        self._slots.clear()
         self._max_gpu_memory, self._objective = study.identity.max_gpu_memory, study.identity.objective
         self._ends = time.monotonic() + budget_s - study.spent_s
         limit = f"SLO {self._slo}" if self._slo.root else "no SLO"
@@ -106,7 +107,7 @@ class ConsoleProgress(Progress):
         """See `Progress`."""
         self._trials[number] = f"trial {number}{f' on {slot}' if slot else ''}: {words}"
         if slot:
-            self._slots.began(slot, f"trial {number}: {words}", number)
+            self._slots.began_trial(slot, number, words)
         else:
             self._doing, self._last_point = self._trials[number], "launching"
 
@@ -146,7 +147,7 @@ class ConsoleProgress(Progress):
         """See `Progress`."""
         if change.event == "lost":
             self._slots.end_host(change.host)
-        super().host_changed(change)
+        self._line(f"[dim]{escape(shortened(str(change)))}[/]")
 
     def trial_ended(self, result: TrialResult, recommendation: Recommendation) -> None:
         """See `Progress`."""
@@ -201,12 +202,13 @@ class ConsoleProgress(Progress):
     def _now(self) -> Group:
         left = format_duration(max(1.0, self._ends - time.monotonic()))
         slots = self._slots.lines(self._console.height - _MARGIN_LINES)
-        doing = Text(f"{self._model}, {_count(len(self._slots), 'launch', 'launches') if slots else self._doing}")
+        now = _count(len(self._slots), "launch", "launches") if slots else self._doing
+        doing = Text(f"{self._model}, {now}" if now else self._model)
         # The spinner takes two columns, and wraps a text that is too long for the rest.
         doing.truncate(self._console.width - 2, overflow="ellipsis")
         self._spinner.update(text=doing)
-        now = "" if slots else self._last_point
-        below = "; ".join(part for part in (now, self._best, f"{left} left") if part)
+        last = "" if slots else self._last_point
+        below = "; ".join(part for part in (last, self._best, f"{left} left") if part)
         return Group(self._spinner, *slots, Text(f"  {below}", style="dim", overflow="ellipsis", no_wrap=True))
 
 

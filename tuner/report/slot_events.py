@@ -30,7 +30,7 @@ def show_event(slots: SlotLines, event: Event, words: EventWords) -> None:
         case StateChanged() if event.state in {*FINAL, "starting"}:
             slots.clear()
         case TrialBegan() if event.slot:
-            slots.began(event.slot, f"trial {event.trial}: {event.candidate}", event.trial)
+            slots.began_trial(event.slot, event.trial, event.candidate)
         case PointMeasured():
             slots.tell(event.trial, words.point(event.model, event.point))
         case TrialEnded() | TrialDropped():

@@ -14,18 +14,21 @@ class _Busy:
 
     Attributes:
         slot: Its name.
-        words: The work in words.
+        work: The work in words, such as `trial 12`.
         trial: The number of the trial; None: the work is no trial.
+        candidate: The candidate of a trial in words, which are often long.
         now: What was measured last, or what is under way; empty: unknown.
     """
 
     slot: str
-    words: str
-    trial: int | None
+    work: str
+    trial: int | None = None
+    candidate: str = ""
     now: str = ""
 
     def __str__(self) -> str:
-        return f"{self.words}; {self.now}" if self.now else self.words
+        details = "; ".join(part for part in (self.now, self.candidate) if part)
+        return f"{self.work}: {details}" if details else self.work
 
 
 class SlotLines:
@@ -40,10 +43,14 @@ class SlotLines:
     def __len__(self) -> int:
         return len(self._busy)
 
-    def began(self, slot: str, words: str, trial: int | None = None) -> None:
-        """A slot begins some work."""
-        self.end_trial(trial)  # that of a requeued trial is lost
-        self._busy[slot] = _Busy(slot, words, trial, "" if trial is None else "launching")
+    def began(self, slot: str, work: str) -> None:
+        """A slot begins some work that is no trial."""
+        self._busy[slot] = _Busy(slot, work)
+
+    def began_trial(self, slot: str, number: int, candidate: str) -> None:
+        """A slot begins a trial, perhaps one that was lost on another slot."""
+        self.end_trial(number)
+        self._busy[slot] = _Busy(slot, f"trial {number}", number, candidate, "launching")
 
     def tell(self, trial: int | None, now: str) -> bool:
         """Change what is said of a trial. Returns whether a slot runs it."""
