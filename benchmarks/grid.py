@@ -125,6 +125,11 @@ class Grid:
         base = ModelConfig.parse(self.trials[0].config, "the baseline")
         return space_of(self.spec, base, effective, self.machine_of_space)
 
+    @property
+    def highest(self) -> int:
+        """The highest load."""
+        return int(max(point.load.level for point in self.trials[0].curve))
+
     @cached_property
     def by_assignment(self) -> dict[tuple[tuple[str, LadderValue], ...], TrialResult]:
         """The trials by what they are of."""

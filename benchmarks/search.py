@@ -61,7 +61,6 @@ from tuner.study.objectives import as_optuna_trial
 
 PERCENTILE: Percentile = "p99"
 LIMITS = (3, 10, 30)
-HIGHEST = 256
 SAMPLERS = ("twin", "tpe", "random")
 SMAC, ORACLE = "smac", "oracle"
 SHOWN = (2, 3, 4, 5, 6, 8, 10, 14)
@@ -204,7 +203,7 @@ def sampler_of(case: Case, grid: Grid, seed: int) -> Sampler:
         return Oracle(sorted(grid.trials, key=lambda trial: -within(trial, case.slo)) if case.limit else grid.trials)
     if case.sampler != SMAC:
         name = cast("SamplerName", case.sampler)
-        return choose_sampler(name, grid.space, seed, Goal(case.slo, 1, HIGHEST), note=lambda _text: None)
+        return choose_sampler(name, grid.space, seed, Goal(case.slo, 1, grid.highest), note=lambda _text: None)
     from smac_sampler import SmacSampler  # noqa: PLC0415 (only where SMAC is installed)
 
     reference = reference_latency_ms(grid.trials[0], PERCENTILE, None)
@@ -273,7 +272,9 @@ def predicted(model: str, noise: float, seed: int) -> tuple[float, float, float]
     launched = {key_of(trial.parameters) for trial in replay.trials}
     others = [trial for trial in replay.grid.trials if key_of(trial.parameters) not in launched]
     others = random.Random(seed).sample(others, min(len(others), FORESEEN))  # noqa: S311 (no secret)
-    samples = forecast.curves([(schedulings.of(each.parameters)[0], each.parameters) for each in others], HIGHEST)
+    samples = forecast.curves(
+        [(schedulings.of(each.parameters)[0], each.parameters) for each in others], replay.grid.highest
+    )
     throughput = np.mean([each.throughput for each in samples], axis=0)
     latency = np.mean([each.latency for each in samples], axis=0)
     measured: list[NDArray[np.float64]] = []

@@ -65,6 +65,14 @@ def test_what_comes_nearer_to_the_limit_is_sought_before_anything_holds_it() -> 
     assert 0 < told[1] < told[2] < told[3]
 
 
+def test_before_anything_holds_the_limit_its_probability_counts_more_than_throughput() -> None:
+    values = np.array([[-0.1] * 5, [-0.1, -0.1, 10.0, 10.0, 10.0], [-0.1, -0.1, -0.1, 100.0, 100.0]])
+    told = gains(values, np.array([True, False, False]), worthwhile=0.01)
+    assert int(np.argmax(told.expected)) == 1
+    equal = gains(values[:, 3:], np.array([True, False, False]), worthwhile=0.01)
+    assert int(np.argmax(equal.expected)) == 2
+
+
 def test_one_draw_that_holds_it_is_not_a_candidate_that_does() -> None:
     assert not any_holds(np.array([[-0.2, -0.1, 50.0]]))
     assert any_holds(np.array([[-0.2, -0.1, -0.1], [-0.1, 40.0, 50.0]]))

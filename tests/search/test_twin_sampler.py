@@ -97,6 +97,14 @@ def test_where_nothing_holds_the_limit_it_comes_nearer() -> None:
     assert any(reached(each, slo) for each in past.trials)
 
 
+@pytest.mark.slow
+def test_where_nothing_holds_the_limit_it_mostly_keeps_one_instance() -> None:
+    built, slo = space(SMALL + UNKNOWN), SLO({"p99": 2.0})
+    past = begun(built, Truth(5.0, 0.2), slo)
+    walk(sampler(built, slo), past, lambda number, each: Truth(5.0, 0.2, noise=0.02).trial(built, number, each), 4)
+    assert [each["instance_group.count"] for each in past.seen].count(1) >= 4
+
+
 def test_it_ends_when_nothing_more_is_to_be_gained() -> None:
     built = space(SMALL)
     past = begun(built, Truth(5.0, 0.2))

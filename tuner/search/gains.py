@@ -18,9 +18,10 @@ DRAWS = 32
 _MOST_GAIN = 0.3
 # Gains above this share are clear.
 _CLEAR = 0.05
-# Where no measured candidate holds the limit: the weight of coming nearer to it beside holding it, and the probability
-# from which a candidate counts as holding it.
-_NEARER, _HOLDS = 0.1, 0.5
+# Where no measured candidate holds the limit: the weights of coming nearer to it, and of throughput, beside holding it.
+_NEARER, _THROUGHPUT = 0.1, 0.1
+# The probability from which a candidate counts as holding the limit.
+_HOLDS = 0.5
 # Correlation of the errors of throughput and latency: by Little's law, higher throughput means lower latency.
 _CORRELATION = -0.8
 # Grid points of the latency axis for the hypervolume.
@@ -63,7 +64,7 @@ def gains(values: Values, measured: NDArray[np.bool_], worthwhile: float) -> Gai
         least = float(np.min(excess[measured].mean(axis=1), initial=np.inf))
         nearer = np.clip(1 - excess / max(least, 1e-9), 0.0, 1.0)
         share = np.maximum(values, 0.0) / max(float(values.max()), 1e-9)
-        expected = np.where(values > 0, 1.0 + share, _NEARER * nearer).mean(axis=1)
+        expected = np.where(values > 0, 1.0 + _THROUGHPUT * share, _NEARER * nearer).mean(axis=1)
         return Gains(expected, expected, (values > 0).mean(axis=1))
     over = values / best - 1
     expected, clear = (np.clip(over - least, 0.0, _MOST_GAIN).mean(axis=1) for least in (0.0, _CLEAR))

@@ -13,7 +13,7 @@ from tuner.core.errors import Cause
 from tuner.measure.trial import TrialResult
 from tuner.recommend.front import pareto_front, reference_latency_ms, usable_points
 from tuner.recommend.host_effects import NO_HOSTS, HostEffects
-from tuner.search.candidate_pool import MOST_CHANGES, CandidatePool, distinct
+from tuner.search.candidate_pool import CandidatePool, distinct
 from tuner.search.gains import Values, any_holds, at_rate, dominated, gains, within_limit
 from tuner.search.goal import Goal
 from tuner.search.samplers import ALL_SEEN, NoMore, Pending, Sampler, TrialHistory
@@ -42,6 +42,11 @@ _TESTED_AFTER = 2
 _MOST_ERROR, _LEAST_TRIALS = 0.5, 4
 # Of a large space: launched candidates whose neighbourhood is searched, and steps uphill from so many of the best.
 _GOOD, _CLIMBS, _CLIMBERS = 4, 3, 4
+# While nothing holds the limit: the weight of a candidate for each doubling of its instances. More of them cannot lower
+# the latency of low loads, but may raise it.
+_DOUBLED = 0.5
+# The most unknown parameters that change at once from a good candidate. More changes hide the gains of single ones.
+_MOST_CHANGES = 2
 # The chance of a value to work after a failure that it alone may have caused.
 _BLAMED = 0.2
 # At a fixed rate: simulated arrivals, and the share of them that must be answered in time.
@@ -220,7 +225,7 @@ class TwinSampler:
             return [
                 each
                 for each, count in zip(those, changes, strict=True)
-                if count <= MOST_CHANGES and not self._is_too_large(each, trials)
+                if count <= _MOST_CHANGES and not self._is_too_large(each, trials)
             ]
 
         others = new(self._pool.around(good, len(trials) + len(pending)))
@@ -231,7 +236,8 @@ class TwinSampler:
             measured = np.arange(len(known)) < begun
             expected = gains(values, measured, WORTHWHILE)
             chances = self._chances(known, trials)
-            score = np.where(measured, -1.0, expected.clear * chances)
+            weights = chances if any_holds(values[measured]) else chances * self._few_instances(known)
+            score = np.where(measured, -1.0, expected.clear * weights)
             best = np.argsort(-score)[:_CLIMBERS]
             others = new(other for place in best for other in self._pool.neighbours(known[place]))
         if len(known) == begun:
@@ -265,6 +271,12 @@ class TwinSampler:
                 blame[columns[suspects], place[suspects]] += 1 / suspects.sum()
         chances: NDArray[np.float64] = _BLAMED ** blame[columns, self._effects.places(candidates)].sum(axis=1)
         return chances
+
+    def _few_instances(self, candidates: Sequence[Assignment]) -> NDArray[np.float64]:
+        """The weight of each candidate by its number of instances."""
+        instances = [self._scheduling_map.of(each)[0].instances for each in candidates]
+        weights: NDArray[np.float64] = _DOUBLED ** np.log2(instances)
+        return weights
 
     def _has_untried(self, candidates: Sequence[Assignment], trials: Sequence[TrialResult]) -> NDArray[np.bool_]:
         """Whether each candidate changes a parameter that the simulator does not model and no trial changed."""

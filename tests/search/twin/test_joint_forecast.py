@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from support.builders import space
@@ -125,3 +127,17 @@ def _trial(built: SearchSpace, assignment: Assignment) -> tuple[ObservedTrial, A
     observed = observed_trial(truth(settled).trial(built, 9, settled), "p99", 1)
     assert observed
     return observed, settled
+
+
+def test_loads_that_no_trial_was_measured_under_are_left_out(built: SearchSpace) -> None:
+    scheduling, _ = SchedulingMap(built).of(built.baseline)
+
+    def loads(*measured: int) -> list[float]:
+        observed = _trial(built, built.baseline)[0]
+        some = tuple(level for level in observed.levels if level.concurrency in measured)
+        few = JointForecast([(replace(observed, levels=some), {})], Effects(()), "p99", 1, cores=CORES, seed=0)
+        return few.curves([(scheduling, {})], 64)[0].concurrency.tolist()
+
+    assert loads(1, 4, 16) == [1, 4, 16, 32, 64]
+    assert loads(4, 8) == [1, 2, 4, 8, 16, 32, 64]
+    assert loads(*LOADS) == [1, 2, 4, 8, 16, 32, 64]

@@ -72,6 +72,9 @@ class JointForecast:
         self.twin = Twin(own, percentile, batch_size, cores, due_ms=due_ms)
         self._most_instances = max(trial.scheduling.instances for trial in observed)
         self._largest_batch = max(largest_batch(trial.scheduling) for trial in observed)
+        measured = {level.concurrency for trial in observed for level in trial.levels}
+        # Loads that all trials leave out are not measured of a candidate either.
+        self._left_out = {load for load in loads_of(max(measured)) if load not in measured and load > min(measured)}
         self._simulated: dict[tuple[Scheduling, int], tuple[float, float]] = {}
         rows, errors, unsure = [], [], []
         for owner, trial in enumerate(observed):
@@ -114,12 +117,13 @@ class JointForecast:
 
     def curves(self, candidates: Sequence[Candidate], highest: int) -> list[Curves]:
         """Predict the curves of candidates under loads that double up to the highest, once for each sample."""
-        loads = loads_of(highest)
+        loads = [load for load in loads_of(highest) if load not in self._left_out]
         shape = len(candidates), len(loads)
         simulated = np.full((*shape, 2), np.nan)
         rows, at, batches = [], [], []
         for row, (scheduling, _) in enumerate(candidates):
-            for column, concurrency in enumerate(loads_of(highest, scheduling)):
+            reached = loads_of(highest, scheduling)
+            for column, concurrency in enumerate(load for load in loads if load in reached):
                 simulated[row, column] = self._simulate(scheduling, concurrency)
                 batches.append(min(largest_batch(scheduling), concurrency * self._unit))
                 rows.append((scheduling, concurrency, row))
