@@ -136,7 +136,7 @@ def test_loads_that_no_trial_was_measured_under_are_left_out(built: SearchSpace)
         observed = _trial(built, built.baseline)[0]
         some = tuple(level for level in observed.levels if level.concurrency in measured)
         few = JointForecast([(replace(observed, levels=some), {})], Effects(()), "p99", 1, cores=CORES, seed=0)
-        return few.curves([(scheduling, {})], 64)[0].concurrency.tolist()
+        return list(few.curves([(scheduling, {})], 64)[0].concurrency)
 
     assert loads(1, 4, 16) == [1, 4, 16, 32, 64]
     assert loads(4, 8) == [1, 2, 4, 8, 16, 32, 64]
