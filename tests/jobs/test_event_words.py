@@ -12,6 +12,7 @@ from tuner.core.loads import Ramp, RequestRate
 from tuner.core.objectives import THROUGHPUT
 from tuner.jobs.event_words import EventWords
 from tuner.jobs.events import (
+    EVENT,
     ArtifactWritten,
     BestChanged,
     Event,
@@ -128,6 +129,16 @@ def test_an_event_is_a_line(kind: type[Any], fields: dict[str, Any], line: str) 
 
 def test_every_type_of_event_is_a_case() -> None:
     assert {kind for kind, _, _ in _CASES} == set(get_args(get_args(Event)[0]))
+
+
+def test_events_of_early_versions_are_read() -> None:
+    """They lack what was added for several slots and hosts."""
+    first = {"seq": 1, "at": _AT.isoformat(), "version": 1}
+    began = EVENT.validate_python({**first, "type": "trial_began", "model": "m", "trial": 0, "candidate": "count 2"})
+    ended = EVENT.validate_python({**first, "type": "trial_ended", **_ENDED})
+    assert isinstance(began, TrialBegan)
+    assert isinstance(ended, TrialEnded)
+    assert (began.slot, ended.host) == ("", "")
 
 
 def test_latencies_are_those_of_the_models_percentile() -> None:

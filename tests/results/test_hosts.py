@@ -88,7 +88,7 @@ def test_the_report_has_a_table_of_the_hosts(run: RunFolder, spread: Study) -> N
     assert rows[1].latency.startswith("+")
     html = report_html(run)
     assert '<table class="hosts">' in html
-    assert "<td>its baseline drifts</td>" in html
+    assert '<td class="words">its baseline drifts</td>' in html
     assert "8 cores a slot" in html
 
 
