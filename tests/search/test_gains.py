@@ -51,6 +51,14 @@ def test_unlikely_large_gains_do_not_outweigh_likely_ones() -> None:
     assert likely > large > 0
 
 
+def test_who_equals_a_measured_one_in_each_draw_gains_nothing() -> None:
+    # All may be better than the mean of the measured one; the last one in other draws.
+    values = np.array([[80.0, 120.0] * 5, [80.5, 121.0] * 5, [120.0, 80.0] * 5])
+    told = gains(values, np.array([True, False, False]), worthwhile=0.01)
+    assert told.expected[1] < 0.1 * told.expected[2]
+    assert told.likely[1] < 0.1 * told.likely[2]
+
+
 def test_where_nothing_holds_yet_what_may_is_sought() -> None:
     values = np.array([[0.0, 0.0], [0.0, 50.0], [0.0, 0.0]])
     told = gains(values, np.array([True, False, False]), worthwhile=0.01)

@@ -20,6 +20,9 @@ _MOST_GAIN = 0.3
 _CLEAR = 0.05
 # Where no measured candidate holds the limit: the weights of coming nearer to it, and of throughput, beside holding it.
 _NEARER, _THROUGHPUT = 0.1, 0.1
+# A candidate that has the value of a measured one, within a share, in so many of the draws gains nothing by its launch:
+# this share of its gain is left. For example, larger batches than the loads within the limit fill change nothing.
+_EQUAL, _EQUAL_DRAWS, _EQUAL_GAIN = 0.02, 0.9, 0.05
 # The probability from which a candidate counts as holding the limit.
 _HOLDS = 0.5
 # Correlation of the errors of throughput and latency: by Little's law, higher throughput means lower latency.
@@ -67,8 +70,17 @@ def gains(values: Values, measured: NDArray[np.bool_], worthwhile: float) -> Gai
         expected = np.where(values > 0, 1.0 + _THROUGHPUT * share, _NEARER * nearer).mean(axis=1)
         return Gains(expected, expected, (values > 0).mean(axis=1))
     over = values / best - 1
-    expected, clear = (np.clip(over - least, 0.0, _MOST_GAIN).mean(axis=1) for least in (0.0, _CLEAR))
-    return Gains(expected, clear, (over > worthwhile).mean(axis=1))
+    left = np.where(_known(values, measured, best), _EQUAL_GAIN, 1.0)
+    expected, clear = (left * np.clip(over - least, 0.0, _MOST_GAIN).mean(axis=1) for least in (0.0, _CLEAR))
+    return Gains(expected, clear, left * (over > worthwhile).mean(axis=1))
+
+
+def _known(values: Values, measured: NDArray[np.bool_], best: float) -> NDArray[np.bool_]:
+    """Whether each candidate is equal to another one that was measured."""
+    known = np.zeros(len(values), bool)
+    for each in values[measured]:
+        known |= (np.abs(values - each) <= _EQUAL * best).mean(axis=1) >= _EQUAL_DRAWS
+    return known & ~measured
 
 
 def any_holds(measured: Values) -> bool:
