@@ -168,6 +168,23 @@ def test_lost_work_waits_for_a_host_of_its_class() -> None:
     assert run.next() == ("one", "c/0", Outcome(host="c"))
 
 
+def test_what_is_taken_together_is_measured_on_one_class_of_hosts() -> None:
+    run = Run(host("b", host_class="B"), host("a", 2), host("c", host_class="C"))
+    assert [slot.name for slot in run.dispatcher.comparable] == ["a/0", "a/1"]
+    (first, *_) = run.dispatcher.free_comparable()
+    run.dispatcher.start("one", WORK, first, Path(), UNHEARD)
+    assert [slot.name for slot in run.dispatcher.free_comparable()] == ["a/1"]
+    # Without the reference class, it is another one, but not two together.
+    run.executor.loses("a")
+    assert [slot.name for slot in run.dispatcher.comparable] == ["b/0"]
+
+
+def test_work_that_is_carried_out_alone_is_done_on_the_reference_class() -> None:
+    run = Run(host("b", host_class="B"), host("a"))
+    run.executor.placed = run.executor.ends
+    assert run.dispatcher.carry_out("one", WORK, Path()).host == "a"
+
+
 def test_lost_work_without_a_host_of_its_class_is_given_up_after_a_while() -> None:
     run = Run(host("a"), host("b", host_class="B"))
     run.start("one")

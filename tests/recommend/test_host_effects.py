@@ -62,6 +62,9 @@ def test_one_host_has_no_effect() -> None:
     records, trials, verified = study_of([0.0], rounds=4, noise=0.1)
     assert HostEffects.of(records, [trials[0]], verified[:1]) is NO_HOSTS
     assert HostEffects.of((), [trial(0, point(1, 100, 10))], ()) is NO_HOSTS
+    # An early version did not name the host.
+    resumed = [trials[0].model_copy(update={"host": ""}), trials[1]]
+    assert HostEffects.of([HostRecord(name="h1")], resumed, verified) is NO_HOSTS
     assert NO_HOSTS.throughput("h0") == NO_HOSTS.latency("any") == Speed(0.0, 0.0)
 
 

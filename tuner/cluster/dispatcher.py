@@ -120,6 +120,19 @@ class Dispatcher:
         slots = tuple(slot for slot in self._executor.slots if slot.name not in busy)
         return slots if not self._again else ()
 
+    @property
+    def comparable(self) -> tuple[Slot, ...]:
+        """The slots of one class of hosts, busy ones included: the reference class, while it has slots."""
+        classes = {host.name: host.host_class for host in self._executor.hosts}
+        slots = self._executor.slots
+        of = min((classes.get(slot.host, "") for slot in slots), default="")
+        return tuple(slot for slot in slots if classes.get(slot.host, "") == of)
+
+    def free_comparable(self) -> tuple[Slot, ...]:
+        """The free slots of `comparable`: what is measured on them can be taken together."""
+        names = {slot.name for slot in self.comparable}
+        return tuple(slot for slot in self.free() if slot.name in names)
+
     def start(
         self, key: object, work: Work, slot: Slot, folder: Path, progress: TrialProgress, *, repeats: bool = True
     ) -> None:
@@ -187,7 +200,7 @@ class Dispatcher:
         Raises:
             UsageError, TuningError: see `wait`; or its hosts were lost twice.
         """
-        while not (free := self.free()):
+        while not (free := self.free_comparable()):
             self.wait()
         self.start(key, work, free[0], folder, progress)
         if (outcome := self.outcome().outcome) is None:

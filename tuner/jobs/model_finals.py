@@ -22,7 +22,7 @@ from tuner.recommend.rounds import Relaunch, VerificationTerms
 from tuner.recommend.speed import Speed
 from tuner.recommend.verification import Verification
 from tuner.recommend.verify_at_rate import verification_plan
-from tuner.results.words import point_in_words
+from tuner.results.words import launches_in_words, point_in_words
 from tuner.search.goal import Goal
 from tuner.stats.slo_verdict import CONFIDENCE
 from tuner.study.study import Study
@@ -78,10 +78,8 @@ class ModelFinals:
         for verified in study.verified:
             if verified.point and verified not in before:
                 words = point_in_words(verified.point, objective.percentile_for(job.slo), objective)
-                launches = len(verified.rounds)
-                self._progress.note(
-                    f"relaunched trial {verified.trial}: {words}, {launches} launch{'es' * (launches > 1)}"
-                )
+                launches = launches_in_words(len(verified.rounds), len(set(verified.hosts_of_rounds)))
+                self._progress.note(f"relaunched trial {verified.trial}: {words}, {launches}")
 
     def speculate(self, *, until: float) -> None:
         """Verify the leaders of a search that waits for its last trials, on the slots that it leaves free.
@@ -105,7 +103,7 @@ class ModelFinals:
         """The rounds of the finalists, by what is known of them so far."""
         study, job, objective = self._study, self._job, self._job.objective
         launch_terms = self._with_rules(_VERIFY_RULES if objective.rate is None else _AT_RATE_RULES)
-        slots = len(self._context.executor.slots)
+        slots = len(self._dispatcher.comparable)
         terms = VerificationTerms(
             slo=job.slo,
             until=until,
@@ -156,7 +154,9 @@ class ModelFinals:
         point, failure = outcome.result, outcome.failure
         failed = f"{failure.cause.value}: {failure.message}" if failure else ""
         why = None if point else failed or _none_of([point.load.level for point in outcome.points], self._job.slo)
-        self._keep(rate.model_copy(update={"point": point, "reason": why}))
+        classes = {host.name: host.host_class for host in self._dispatcher.hosts}
+        where = {"host": outcome.host, "host_class": classes.get(outcome.host, "")} if len(classes) > 1 else {}
+        self._keep(rate.model_copy(update={"point": point, "reason": why, **where}))
 
     def _expected_speeds(self) -> dict[int, Speed]:
         """What the simulator expects of later launches, if it made the search."""

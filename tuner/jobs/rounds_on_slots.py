@@ -77,12 +77,12 @@ class RoundsOnSlots:
             self._keep(self.plan.verifications)
 
     def start(self, *, speculative: bool = False) -> None:
-        """Begin a round on each free slot, as far as rounds are due.
+        """Begin a round on each free slot of one class of hosts, as far as rounds are due.
 
         Args:
             speculative: Whether the search is still going on.
         """
-        for slot in self._dispatcher.free():
+        for slot in self._dispatcher.free_comparable():
             if (due := self.plan.due(speculative=speculative)) is None:
                 return
             self._begin(RoundLaunch(due, 0), slot)

@@ -185,12 +185,12 @@ class HostEffects:
             The effects; `NO_HOSTS` if there is one host only.
         """
         records, verified = tuple(records), tuple(verified)
+        if len(records) < 2:
+            return NO_HOSTS  # a study that was begun by an early version has launches without the name of their host
         classes = {record.name: record.host_class for record in records}
         names = [trial.host for trial in trials] + [host for v in verified for host in v.hosts_of_rounds]
         for name in names:
             classes.setdefault(name, "")
-        if len(classes) < 2:
-            return NO_HOSTS
         launches = launches_of_hosts(records, trials, verified, percentile)
         throughputs, latencies = [each.throughput for each in launches], [each.latency for each in launches]
         return cls(_effects(launches, throughputs, classes), _effects(launches, latencies, classes))
