@@ -10,6 +10,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -35,6 +36,10 @@ from tuner.servers.process import ProcessLauncher
 from tuner.study import study
 from tuner.testing.installations import fake_installation
 from tuner.testing.repositories import ModelRepositoryFactory
+
+# Slots are locked for tests of this process alone, as others run at the same time. Before tests import what reads it.
+_LOCKS = tempfile.TemporaryDirectory(prefix="tritontune-locks-")
+os.environ["TRITONTUNE_LOCKS"] = _LOCKS.name
 
 # Before tests import them: what they assert says what it saw when it fails, as in the tests themselves.
 pytest.register_assert_rewrite(
@@ -63,6 +68,7 @@ def pytest_configure(config: pytest.Config) -> None:
             compiling.wait()
 
         config.add_cleanup(await_its_end)
+    config.add_cleanup(_LOCKS.cleanup)
 
 
 @pytest.hookimpl(wrapper=True)

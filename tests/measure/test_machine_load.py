@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import os
 import time
+from pathlib import Path
 
 import pytest
 
+from tuner.measure import machine_load as module
 from tuner.measure.machine_load import (
     MachineLoad,
     ProcessorTimes,
@@ -100,3 +103,27 @@ def test_rounds_together() -> None:
         cores=4, idle_cores=1.5, elsewhere_cores=0.5, stolen_cores=0.25
     )
     assert loads_together([None]) is None
+
+
+def test_the_times_of_some_processors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tick = os.sysconf("SC_CLK_TCK")
+    states = tmp_path / "stat"
+    each = {"cpu": "9 9 9 9 9 9 9 9", "cpu0": "9 9 9 9 9 9 9 9", "cpu2": "1 2 3 4 5 6 7 8", "cpu13": "1 1 1 1 1 1 1 1"}
+    states.write_text("".join(f"{name} {ticks} 0 0\n" for name, ticks in each.items()) + "intr 5\n")
+    monkeypatch.setattr(module, "_STATES", states)
+    times = processor_times({2, 13})
+    assert times is not None
+    assert times.cores == 2
+    assert (times.idle_s, times.interrupts_s, times.stolen_s) == (11 / tick, 15 / tick, 9 / tick)
+    assert times.total_s == pytest.approx(44 / tick)
+    assert processor_times({1, 2}) is None
+    monkeypatch.setattr(module, "_STATES", tmp_path / "nothing")
+    assert processor_times({2}) is None
+
+
+def test_the_times_of_these_processors_are_those_of_all() -> None:
+    everywhere, here = processor_times(), processor_times(range(os.cpu_count() or 1))
+    assert everywhere is not None
+    assert here is not None
+    assert here.cores == everywhere.cores
+    assert here.total_s == pytest.approx(everywhere.total_s, rel=0.01)

@@ -53,6 +53,7 @@ class SlotContext:
         machine: What the slot has.
         caches: The folder of engines that launches share; None: servers run elsewhere.
         note: Takes messages for the user.
+        cores: The cores of servers and their load generator; empty: they are not pinned.
         placed: Files placed beside the copy; see `tuner.config.beside`.
     """
 
@@ -64,6 +65,7 @@ class SlotContext:
     caches: Path | None
     note: Callable[[str], None]
     placed: tuple[str, ...] = ()
+    cores: frozenset[int] = frozenset()
     _callees: dict[str, Callees] = field(default_factory=dict)
 
     def callees_of(self, model: str) -> Callees:
@@ -77,7 +79,9 @@ class SlotContext:
         """The context of a launch here. The first one of a model notes whether others use its GPUs."""
         if terms.model not in self._callees:
             self._warn_if_busy(terms.model)
-        return TrialContext(terms, self.launcher, self.repository, self.gpus, self.callees_of(terms.model), self.caches)
+        return TrialContext(
+            terms, self.launcher, self.repository, self.gpus, self.callees_of(terms.model), self.caches, self.cores
+        )
 
     def _warn_if_busy(self, model: str) -> None:
         try:
@@ -167,4 +171,4 @@ def open_slot(
         closing(launcher_of(job, repository, recipe.models, note, see_pull, pins=pins)) as launcher,
         slot_context(job, launcher, repository, folder, note) as context,
     ):
-        yield context
+        yield context if slot is None else replace(context, cores=slot.cores | slot.load_cores)

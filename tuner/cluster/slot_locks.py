@@ -20,8 +20,11 @@ from typing_extensions import Self
 from tuner.cluster.slots import Parts, Slot
 from tuner.core.errors import JobError
 
+FOLDER_VARIABLE = "TRITONTUNE_LOCKS"
+"""The environment variable with the folder that holds the locks of all users."""
+
 # Not below `TMPDIR`, which may differ between runs.
-_FOLDER = Path("/tmp")  # noqa: S108 (the folder in it is private)
+_FOLDER = Path(os.environ.get(FOLDER_VARIABLE) or "/tmp")  # noqa: S108 (the folder in it is private)
 _MOST_BYTES = 20
 # Choosing slots takes ms.
 _CHOOSING_S = 30.0

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import socket
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 from statistics import fmean
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +21,7 @@ from tuner.core.record import Record
 from tuner.measure.sampling import Sample
 from tuner.servers.usage import ServerUsage
 
+_STATES = Path("/proc/stat")
 # CPU times of all processors must equal wall time times cores, within this share. In some containers they do not.
 _OFF = 0.2
 
@@ -26,7 +30,7 @@ class MachineLoad(Record):
     """The processors of this machine over the window of an operating point.
 
     Attributes:
-        cores: Number of processors.
+        cores: Number of processors; those of the slot, if servers are pinned.
         idle_cores: Mean number of idle processors.
         elsewhere_cores: CPU seconds per second of other processes; None if the server's share is unknown.
         stolen_cores: CPU seconds per second that the hypervisor gave to other machines (steal time).
@@ -59,24 +63,55 @@ class ProcessorTimes:
     own_s: float
 
 
-def processor_times() -> ProcessorTimes | None:
-    """The CPU times of all processors so far; None: not available. Takes some 0.05 ms."""
+def processor_times(cores: Collection[int] = ()) -> ProcessorTimes | None:
+    """The CPU times of the processors so far; None: not available. Takes some 0.05 ms.
+
+    Args:
+        cores: The processors; empty: all.
+    """
     try:
-        times = psutil.cpu_times()
-    except (OSError, psutil.Error, ValueError, IndexError):
+        times = _times_of(cores) if cores else psutil.cpu_times()
+    except (OSError, psutil.Error, ValueError, IndexError, TypeError):
         return None
     interrupts_s = times.irq + times.softirq
     total_s = times.user + times.nice + times.system + times.idle + times.iowait + interrupts_s + times.steal
     if total_s <= 0:
         return None
     return ProcessorTimes(
-        cores=psutil.cpu_count() or 1,
+        cores=len(cores) or psutil.cpu_count() or 1,
         idle_s=times.idle + times.iowait,
         interrupts_s=interrupts_s,
         stolen_s=times.steal,
         total_s=total_s,
         own_s=time.process_time(),
     )
+
+
+class _Times(NamedTuple):
+    """Seconds in each state, as psutil has them."""
+
+    user: float
+    nice: float
+    system: float
+    idle: float
+    iowait: float
+    irq: float
+    softirq: float
+    steal: float
+
+
+def _times_of(cores: Collection[int]) -> _Times:
+    """The times of some processors together. psutil does not tell which processors its times are of.
+
+    Raises:
+        OSError, ValueError, TypeError: they are not reported.
+    """
+    names = {f"cpu{core}" for core in cores}
+    lines = (line.split() for line in _STATES.read_text(encoding="ascii").splitlines())
+    of_each = [list(map(int, line[1:9])) for line in lines if line and line[0] in names]
+    if len(of_each) != len(names):
+        raise ValueError("a processor is offline")
+    return _Times(*(sum(ticks) / os.sysconf("SC_CLK_TCK") for ticks in zip(*of_each, strict=True)))
 
 
 def machine_load(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from tuner.measure.gpu_view import GpuUsage
 from tuner.measure.gpu_watch import GpuWatch
@@ -66,16 +67,19 @@ class Meter:
 
 
 @contextmanager
-def metering(gpus: GpuWatch | None, usage: ReadUsage | None, *, server_elsewhere: bool = False) -> Iterator[Meter]:
+def metering(
+    gpus: GpuWatch | None, usage: ReadUsage | None, *, server_elsewhere: bool = False, cores: Collection[int] = ()
+) -> Iterator[Meter]:
     """Sample the usage of the server and of this machine within the context.
 
     Args:
         gpus: A GPU watch that was entered before the launch.
         usage: Reads the server's usage; None: not available.
         server_elsewhere: See `Meter`.
+        cores: The cores of the server and the load generator; empty: all.
     """
     with ExitStack() as samplings:
-        machine = samplings.enter_context(Sampling(processor_times))
+        machine = samplings.enter_context(Sampling(partial(processor_times, cores)))
         speed = None if server_elsewhere else samplings.enter_context(Sampling(us_per_turn))
         server = usage and samplings.enter_context(Sampling(usage, period_s=_PERIOD_S))
         yield Meter(gpus, server, machine, speed, server_elsewhere)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 
@@ -255,6 +255,7 @@ def open_session(
     gpus: GpuWatch | None = None,
     shapes_elsewhere: bool = False,
     remedy: Remedy = _give_up,
+    cores: Collection[int] = (),
 ) -> Iterator[Session]:
     """Make requests for a ready model, and check that it answers one correctly.
 
@@ -272,6 +273,7 @@ def open_session(
         shapes_elsewhere: Whether `--shape` for inputs that the model does not have is for other models.
         remedy: Called when the first request fails; loads the missing model, so that the request is sent again, or
             raises the error.
+        cores: The cores of the server and the load generator, for the load from elsewhere; empty: all.
 
     Raises:
         UsageError: requests cannot be made for the model, or an option does not fit it.
@@ -291,7 +293,7 @@ def open_session(
             plan = replace(first, request_timeout_s=alone_s)
             pace = Pace(alone_s, first_answer_s, instances=instance_count(effective))
             with (
-                metering(gpus, usage, server_elsewhere=not is_of_this_machine(endpoint.host)) as meter,
+                metering(gpus, usage, server_elsewhere=not is_of_this_machine(endpoint.host), cores=cores) as meter,
                 _SeenEngine(plan, see, pace, seed=options.seed, processes=options.processes or 1) as engine,
             ):
                 _second_answer(plan, engine, answer, pace)

@@ -115,6 +115,7 @@ class TrialContext:
         gpus: The GPUs that the launcher's servers see.
         callees: The models that are loaded beside it.
         caches: The folder of engines that launches share; None: servers run elsewhere.
+        cores: The cores of servers and their load generator; empty: they are not pinned.
     """
 
     terms: TrialTerms
@@ -123,6 +124,7 @@ class TrialContext:
     gpus: Gpus = NO_GPUS
     callees: Callees = field(default_factory=lambda: Callees(""))
     caches: Path | None = None
+    cores: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -435,6 +437,7 @@ def _session(work: Work, context: TrialContext, server: Server, gpus: GpuWatch) 
         gpus=gpus,
         shapes_elsewhere=terms.shapes_elsewhere,
         remedy=remedy,
+        cores=context.cores,
     )
 
 
