@@ -1,4 +1,4 @@
-"""`tritontune run --parallel 2`: slots of this machine, each a process of its own, and what happens when one is lost."""
+"""`tritontune run --parallel 2`: slots of this machine, each a process of its own, and what a lost one costs."""
 
 from __future__ import annotations
 
@@ -62,38 +62,40 @@ def _each_trial_counts_once(run: Path) -> None:
     assert all(trial.failure is None for trial in trials)
 
 
-class TestAFinishedRun:
-    @pytest.fixture(scope="class")
-    def run(self, fake_path: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        folder = tmp_path_factory.mktemp("parallel")
-        (folder / "models").mkdir()
-        ModelRepositoryFactory(folder / "models").add("slow", config=config_text(max_batch_size=16))
-        patch = pytest.MonkeyPatch()
-        patch.setenv("PATH", fake_path)
-        options = ("--slo", "p90=400ms", "--trials", 5, "--budget", "9m", *ROUGH)
-        done = tritontune("run", folder / "models", *options, *SLOTS, "--out", folder / "run")
-        patch.undo()
-        assert done.returncode == 0, done.stderr
-        (folder / "stderr.txt").write_text(done.stderr)
-        return folder / "run"
+@pytest.fixture(scope="module")
+def finished(fake_path: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run in two slots."""
+    folder = tmp_path_factory.mktemp("parallel")
+    (folder / "models").mkdir()
+    ModelRepositoryFactory(folder / "models").add("slow", config=config_text(max_batch_size=16))
+    patch = pytest.MonkeyPatch()
+    patch.setenv("PATH", fake_path)
+    options = ("--slo", "p90=400ms", "--trials", 5, "--budget", "9m", *ROUGH)
+    done = tritontune("run", folder / "models", *options, *SLOTS, "--out", folder / "run")
+    patch.undo()
+    assert done.returncode == 0, done.stderr
+    (folder / "stderr.txt").write_text(done.stderr)
+    return folder / "run"
 
-    def test_both_slots_have_work_at_a_time(self, run: Path) -> None:
-        trials = _study(run).trials
+
+class TestAFinishedRun:
+    def test_both_slots_have_work_at_a_time(self, finished: Path) -> None:
+        trials = _study(finished).trials
         assert len(trials) == 5
         assert max(len(trial.beside) for trial in trials) == 1
-        events = events_in(run)
+        events = events_in(finished)
         assert len({event["slot"] for event in of(events, "trial_began")}) == 2
         (host,) = of(events, "host")
         assert len(host["slots"]) == 2
 
-    def test_the_result_is_verified_in_pairs(self, run: Path) -> None:
-        best = json.loads((run / "slow/front.json").read_text())["best"]
+    def test_the_result_is_verified_in_pairs(self, finished: Path) -> None:
+        best = json.loads((finished / "slow/front.json").read_text())["best"]
         assert best["verified"] is True
         assert best["gain"]["throughput"]["value"] > 1.5
 
-    def test_logs_of_launches_are_in_the_folder_of_the_run(self, run: Path) -> None:
-        for trial in _study(run).trials:
-            folder = run / f"slow/trials/{trial.number:03d}"
+    def test_logs_of_launches_are_in_the_folder_of_the_run(self, finished: Path) -> None:
+        for trial in _study(finished).trials:
+            folder = finished / f"slow/trials/{trial.number:03d}"
             assert {"command.txt", "config.pbtxt", "server.log"} <= {file.name for file in folder.iterdir()}
 
 
@@ -113,7 +115,7 @@ def test_a_killed_slot_costs_no_trial(slow_model: Path, tmp_path: Path, phase: s
     began = {
         "search": lambda: _trials_under_way(out) >= 3,
         "verification": lambda: bool(list(out.glob("slow/verified/*/server.log"))) and "verification" in _phases(out),
-        "certification": lambda: (out / "slow/verified/certified").exists(),
+        "certification": (out / "slow/verified/certified").exists,
     }
     with _underway(slow_model, out, began[phase], "--trials", 5) as run:
         victims = _slot_processes(run)
