@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.installed
 
-.PHONY: demo service-demo test test-quick test-statistics test-all check docs clean
+.PHONY: demo service-demo test test-quick test-faults test-statistics test-all check docs clean
 
 # A tuning run of the example repository on the Triton from PyPI: about three minutes, after the install.
 demo: $(INSTALLED)
@@ -17,9 +17,9 @@ service-demo: $(INSTALLED)
 # The default test suite: several tests at once; those that share a group, one after the other.
 PARALLEL = -n 4 --dist loadgroup
 # Matrices are small here: the threads of a library would only wait for each other, and take the cores of other tests.
-test test-quick test-statistics: export OPENBLAS_NUM_THREADS = 1
+test test-quick test-faults test-statistics: export OPENBLAS_NUM_THREADS = 1
 # Each of many processes would compile all sources anew.
-test test-quick test-statistics: export PYTHONDONTWRITEBYTECODE =
+test test-quick test-faults test-statistics: export PYTHONDONTWRITEBYTECODE =
 test: $(INSTALLED)
 	$(BIN)/pytest $(PARALLEL)
 
@@ -27,17 +27,21 @@ test: $(INSTALLED)
 test-quick: export HYPOTHESIS_PROFILE = brief
 test-quick: $(INSTALLED)
 	$(BIN)/pytest $(PARALLEL) --ignore=tests/integration \
-		-m 'not triton and not docker and not browser and not statistics and not slow'
+		-m 'not triton and not docker and not browser and not statistics and not faults and not slow'
 
 # What counts over many seeds, and then what compares measurements of real launches: one of those that fails is tried
 # once more, and the retry is reported.
 test-statistics: export HYPOTHESIS_PROFILE = thorough
 test-statistics: $(INSTALLED)
-	$(BIN)/pytest $(PARALLEL) -m 'statistics and not triton'
+	$(BIN)/pytest $(PARALLEL) -m 'statistics and not triton and not faults'
 	$(BIN)/pytest -raR -m 'statistics and triton' --reruns 1
 
+# Whole runs whose processes are killed, stopped or interrupted, on this machine and on a Ray cluster.
+test-faults: $(INSTALLED)
+	$(BIN)/pytest $(PARALLEL) -m faults
+
 # Everything.
-test-all: test test-statistics
+test-all: test test-faults test-statistics
 
 # What must be clean before a commit.
 check: $(INSTALLED)

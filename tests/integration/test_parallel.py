@@ -17,7 +17,7 @@ from support.event_files import events_in, of, states_in
 from tuner.study.study import Study
 from tuner.testing.repositories import ModelRepositoryFactory, config_text
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("fake_on_path")]
+pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.usefixtures("fake_on_path")]
 
 SLOTS = ("--parallel", 2, "--cores-per-slot", 1)
 ROUGH = ("--max-concurrency", 4, "--precision", "20%,50%", "--seed", 7)

@@ -66,6 +66,7 @@ def test_a_kill_while_verifying_leaves_files_that_agree_with_the_study(tmp_path:
         tmp_path,
         lambda _: anything,
         lambda: _write(run, study),
+        lambda: (),
         lambda: counted.append(None),
     )
     with pytest.raises(KilledError):
@@ -127,6 +128,7 @@ class Certifying:
             Path(),
             lambda by: Limits(1.0, 1.0, by),
             lambda: _write(self._run, self.study),
+            lambda: (),
             lambda: self.counted.append(self.measured),
         )
         finals.certify(until=until)

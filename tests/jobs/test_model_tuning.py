@@ -64,7 +64,7 @@ class Runs:
         return "it is over"
 
     def _finals(self, *about: Any) -> Any:
-        self._stored, self._spent = about[6], about[7]
+        self._stored, self._spent = about[6], about[8]
         return SimpleNamespace(verify=self._verify, certify=self._certify)
 
     def _verify(self, *, until: float) -> None:

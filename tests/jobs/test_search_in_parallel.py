@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tuner.core.errors import Cause, HostLostError, TuningError
 from tuner.jobs.model_tuning import ModelTuning
 from tuner.jobs.progress import Progress
 from tuner.jobs.run_context import RunContext
+from tuner.measure.quality_warnings import QualityCheck, QualityWarning
 from tuner.measure.work import Failure, Outcome, TrialProgress, Work
 from tuner.options.tune_job import TuneJob
 from tuner.space.spec import load_space
@@ -171,6 +173,37 @@ def test_a_host_on_which_the_baseline_fails_gets_no_more_work(search: Search) ->
     assert [record.drained for record in study.hosts] == [None, executor.drained["b"]]
     assert len(study.trials) == 12
     assert {trial.host for trial in study.trials[-6:]} == {"a"}
+
+
+def test_a_host_that_is_not_to_be_trusted_gets_no_more_work_and_its_trials_are_measured_elsewhere(
+    search: Search,
+) -> None:
+    warning = QualityWarning(check=QualityCheck.MACHINE_LOAD, reason="others use the machine")
+
+    def disturbed_on_b(work: Work, folder: Path, progress: TrialProgress) -> Outcome:
+        outcome = measured(work, folder, progress)
+        if executor.host != "b" or "trials" not in str(folder):
+            return outcome
+        points = tuple(each.model_copy(update={"warnings": (warning,)}) for each in outcome.points)
+        return replace(outcome, points=points)
+
+    executor = search.on(host("a"), host("b"), host("c"), carry_out=disturbed_on_b)
+    study = search.run(trials=12)
+    assert list(executor.drained) == ["b"]
+    assert "failed quality checks (load from elsewhere)" in executor.drained["b"]
+    (drained,) = [record for record in study.hosts if record.drained]
+    assert (drained.name, drained.drained) == ("b", executor.drained["b"])
+    # The three trials that b disturbed do not count, and their candidates were launched on other hosts.
+    assert all(trial.host != "b" for trial in study.trials)
+    on_b = [work.patch for work, slot in executor.submitted if slot.host == "b"][-3:]
+    elsewhere = [work.patch for work, slot in executor.submitted if slot.host != "b"]
+    assert all(patch in elsewhere for patch in on_b)
+    assert len(study.trials) == 12
+    assert len({tuple(trial.parameters.items()) for trial in study.trials}) == 12
+    assert study.next_number == 15
+    resumed = search.run(trials=13)
+    assert len(resumed.trials) == 13
+    assert resumed.trials[-1].number == 15
 
 
 def test_a_lost_baseline_is_launched_when_its_host_is_back(search: Search) -> None:

@@ -89,12 +89,14 @@ class SlotsExecutor(FakeExecutor):
     Attributes:
         most: The most pieces that were under way at a time.
         lost: Names of lost hosts.
+        host: The host whose work is carried out now.
     """
 
     def __init__(self, carry_out: CarryOut, hosts: tuple[Host, ...]) -> None:
         super().__init__(carry_out, hosts)
         self.most = 0
         self.lost: set[str] = set()
+        self.host = ""
         self._queue: list[tuple[Future[Outcome], Slot, Callable[[], Outcome]]] = []
 
     @property
@@ -114,6 +116,7 @@ class SlotsExecutor(FakeExecutor):
         """End the oldest work; stands for `concurrent.futures.wait`."""
         done, slot, carry_out = self._queue.pop(0)
         assert done in futures
+        self.host = slot.host
         if slot.host in self.lost:
             done.set_exception(HostLostError(f"host {slot.host} was lost"))
         else:

@@ -45,6 +45,7 @@ class ModelFinals:
         folder: The folder for the logs of the servers.
         limits: Gives the limits of a launch for a deadline (`time.monotonic`).
         stored: Called when a result was stored in the study.
+        check_hosts: Called after each round, to find hosts that drift.
         spent: Called before each launch and each level, to store the time spent.
     """
 
@@ -57,6 +58,7 @@ class ModelFinals:
         folder: Path,
         limits: Callable[[float], Limits],
         stored: Callable[[], None],
+        check_hosts: Callable[[], object],
         spent: Callable[[], None],
     ) -> None:
         self._context, self._job, self._progress = context, context.job, context.progress
@@ -66,6 +68,7 @@ class ModelFinals:
         self._folder = folder
         self._limits = limits
         self._stored = stored
+        self._check_hosts = check_hosts
         self._spent = spent
         self._speculation: RoundsOnSlots | None = None
 
@@ -129,6 +132,7 @@ class ModelFinals:
         def keep(verified: Sequence[Verification]) -> None:
             study.add_verified(verified)
             self._stored()
+            self._check_hosts()
 
         return RoundsOnSlots(plan, self._dispatcher, work_of, self._folder, keep, self._spent)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 
 from tuner.cluster.dispatcher import Finished
@@ -16,10 +16,10 @@ from tuner.core.quantities import format_duration
 from tuner.jobs.baseline import Baseline
 from tuner.jobs.budget import SEARCH_SHARE, VERIFY_SHARE, Budget
 from tuner.jobs.explain import explain
-from tuner.jobs.host_baselines import HostBaseline, HostBaselines
 from tuner.jobs.model_finals import ModelFinals
 from tuner.jobs.output_check import OutputCheck
 from tuner.jobs.run_context import RunContext, terms_of, trial_terms_of
+from tuner.jobs.run_hosts import HostBaseline, RunHosts
 from tuner.jobs.trial_launches import TrialLaunch, TrialLaunches
 from tuner.jobs.warm_up import measure_warm_up, warm_up_takes_s
 from tuner.measure.rules import LevelRules
@@ -72,6 +72,9 @@ class ModelTuning:
         self._outputs = OutputCheck(folder, study.identity, context.progress.note, self._remark)
         self._launches = TrialLaunches(context, self._terms, study, self._budget, self._outputs)
         self._baseline = Baseline(context, model, self._terms, self._launches, self._budget, self._outputs)
+        self._hosts = RunHosts(
+            context.executor, self._launches.dispatcher, study, self._terms, self._outputs, context.out
+        )
         self._finals = ModelFinals(
             context,
             study,
@@ -80,12 +83,12 @@ class ModelTuning:
             folder / "verified",
             self._budget.limits_of_finalists,
             self._stored_more,
+            self._hosts.drain,
             self._budget.count_verifying,
         )
-        self._hosts = HostBaselines(
-            context.executor, self._launches.dispatcher, study, self._terms, self._outputs, context.out
-        )
         self._refused: set[str] = set()
+        # Candidates whose host turned out not to be trusted.
+        self._again: list[Assignment] = []
 
     def _remark(self, text: str) -> None:
         """Show a remark on the results once, and store it for the end of the run and the report."""
@@ -203,6 +206,18 @@ class ModelTuning:
             self._finals.ended(finished)
         elif result := self._launches.result(key, finished.outcome):
             self._store(result, space)
+            self._measure_again(self._hosts.drain())
+
+    def _measure_again(self, numbers: Collection[int]) -> None:
+        """Leave out trials of a host that is not to be trusted, and measure their candidates on other hosts first."""
+        if not numbers:
+            return
+        again = [trial.parameters for trial in self._study.trials if trial.number in numbers]
+        self._study.set_aside(numbers)
+        self._launches.trials_set_aside()
+        self._again += again
+        which = ", ".join(map(str, sorted(numbers)))
+        self._context.progress.note(f"trials {which} do not count; other hosts measure their candidates again")
 
     def _launch_more(self, proposals: Proposals, space: SearchSpace) -> str | None:
         """Launch a candidate on each free slot. Returns why there is none for a slot; None: all slots have work."""
@@ -230,6 +245,10 @@ class ModelTuning:
 
     def _proposed(self, proposals: Proposals, space: SearchSpace) -> Candidate | NoMore:
         """The next candidate that is worth a launch."""
+        while self._again:
+            candidate = space.candidate(self._again.pop(0))
+            if not self._refusal(candidate, space):
+                return candidate
         while True:
             assignment = proposals.next(self._launches.pending)
             if isinstance(assignment, NoMore):

@@ -95,7 +95,7 @@ class TrialLaunches:
     ) -> None:
         self._context, self._terms, self._study, self._budget, self._outputs = context, terms, study, budget, outputs
         self._served = ServedConfigs()
-        self._numbers = count(max((trial.number for trial in study.trials), default=-1) + 1)
+        self._numbers = count(study.next_number)
         self.dispatcher = Dispatcher(context.executor, _Watch(context), now=budget.now)
 
     @property
@@ -172,6 +172,10 @@ class TrialLaunches:
                 "host": outcome.host if len(self._context.executor.hosts) > 1 else "",
             }
         )
+
+    def trials_set_aside(self) -> None:
+        """Take note that the study has left out trials: their candidates may be launched again."""
+        self._served = ServedConfigs()
 
     def same_as(self, candidate: Candidate) -> int | None:
         """The number of the trial with the same effective config, as far as it is known before a launch."""

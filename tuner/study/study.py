@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,7 @@ _RUNS = "runs"
 _ENDED = "ended"
 _REMARKS = "remarks"
 _COMPOSED = "space"
+_ASIDE = "set_aside"
 _HOSTS = "hosts"
 
 
@@ -295,6 +297,12 @@ class Study:
         return True
 
     @property
+    def next_number(self) -> int:
+        """A number that no stored trial has, not even one that was set aside."""
+        aside: list[int] = self._attributes.get(_ASIDE, [])
+        return 1 + max([-1, *(trial.number for trial in self._trials), *aside])
+
+    @property
     def own_trials(self) -> int:
         """Number of trials launched for this study, without those taken over by a warm start."""
         return sum(not trial.imported for trial in self._trials)
@@ -412,8 +420,18 @@ class Study:
         self._trials = trials
         self._recommendations.clear()
 
+    def set_aside(self, numbers: Iterable[int]) -> None:
+        """Leave out trials, as what their host measured is not to be trusted. They stay in the database."""
+        self._set(_ASIDE, sorted({*self._attributes.get(_ASIDE, []), *numbers}))
+        self._trials = [trial for trial in self._trials if trial.number not in self._attributes[_ASIDE]]
+        self._recommendations.clear()
+
     def _optuna_trials(self) -> list[FrozenTrial]:
-        return self._study.get_trials(deepcopy=False)
+        stored = self._study.get_trials(deepcopy=False)
+        aside = set(self._attributes.get(_ASIDE, []))
+        if not aside:
+            return stored
+        return [trial for trial in stored if json.loads(trial.user_attrs[_RESULT])["number"] not in aside]
 
 
 @functools.lru_cache(maxsize=8)

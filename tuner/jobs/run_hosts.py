@@ -1,4 +1,4 @@
-"""Launches the baseline once on every further host, so that its effect on measurements is known."""
+"""The hosts of a run: the baseline is launched once on each, and a host that drifts gets no more work."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from tuner.core.errors import shortened
 from tuner.jobs.output_check import OutputCheck
 from tuner.measure.sweep import in_order_of_load
 from tuner.measure.work import UNHEARD, Limits, Sweep, TrialTerms, Work
+from tuner.recommend.drained import to_drain
 from tuner.recommend.host_effects import BaselineLaunch, HostRecord
 from tuner.study.run_folder import RunFolder
 from tuner.study.study import Study
@@ -37,8 +38,8 @@ class HostBaseline:
         return f"the baseline on {self.host}"
 
 
-class HostBaselines:
-    """The baseline on the hosts of a run.
+class RunHosts:
+    """The hosts of a run.
 
     Args:
         executor: Has the hosts.
@@ -96,14 +97,33 @@ class HostBaselines:
         launch = BaselineLaunch(curve=in_order_of_load(outcome.points), at=time.time())
         self._study.add_host_record(record.model_copy(update={"launches": (*record.launches, launch)}))
 
+    def drain(self) -> tuple[int, ...]:
+        """Give hosts that drift, or fail quality checks again and again, no more work.
+
+        Returns:
+            Numbers of the trials that should be measured again on another host.
+        """
+        again: list[int] = []
+        percentile = self._terms.rules.percentile
+        while drain := to_drain(self._study.hosts, self._study.trials, self._study.verified, percentile):
+            self._executor.drain(drain.host, drain.reason)
+            if (record := self._record_of(drain.host)) is None:
+                break
+            self._study.add_host_record(record.model_copy(update={"drained": drain.reason}))
+            again += drain.trials
+        return tuple(again)
+
     def _store_hosts(self) -> None:
         """Store the hosts that have joined."""
         known = {record.name: record for record in self._study.hosts}
         for host in self._executor.hosts:
             new = _record(host)
             before = known.get(host.name)
-            if before is None or (before.host_class, before.facts) != (new.host_class, new.facts):
+            if before is None:
                 self._study.add_host_record(new)
+            elif (before.host_class, before.facts) != (new.host_class, new.facts):
+                changed = {"host_class": new.host_class, "facts": new.facts}
+                self._study.add_host_record(before.model_copy(update=changed))
 
     def _record_of(self, host: str) -> HostRecord | None:
         return next((record for record in self._study.hosts if record.name == host), None)
