@@ -428,6 +428,17 @@ def test_picks_keep_the_slo_on_a_machine_that_gets_slower_after_the_search(runs:
     assert np.median([pick.of_best for pick in verified]) > 0.92
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("runs", [4, pytest.param(40, marks=pytest.mark.statistics)])
+def test_picks_keep_the_slo_on_hosts_that_differ(runs: int) -> None:
+    single, verified = picks.simulate(runs, 0.08, 600.0, hosts=picks.Hosts(4, 0.15, 4))
+    assert abs(picks.overstatement(verified)) < 0.04 * math.sqrt(40 / runs) < picks.overstatement(single)
+    assert picks.broken(verified) <= max(1, runs // 20)
+    # Of 40 intervals with 93 % coverage, 33 or more hold the truth with 99 % probability.
+    assert sum(pick.gain_covers for pick in verified) >= 0.85 * runs - 1
+    assert np.median([pick.of_best for pick in verified]) > 0.92
+
+
 @pytest.mark.triton
 def test_one_that_does_not_launch_again_is_struck_off(
     triton_launcher: ProcessLauncher, model_repository: ModelRepositoryFactory, tmp_path: Path
