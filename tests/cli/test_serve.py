@@ -91,6 +91,8 @@ def test_jobs_get_no_secrets_of_the_service() -> None:
         "DB_PASSWORD": "x",
         "HF_TOKEN": "x",
         "CUDA_VISIBLE_DEVICES": "0",
+        "RAY_AUTH_TOKEN": "x",
+        "RAY_AUTH_MODE": "token",
     }
     assert environment_of_jobs(environment, Secrets(("HF_*",), environment)).keys() == {
         "PATH",

@@ -92,6 +92,18 @@ class TestAJob:
         for name in ("environ", "cmdline"):
             assert b"hush-hush-1" not in Path(f"/proc/{lease.pid}/{name}").read_bytes()
 
+    def test_on_a_cluster_holds_it_and_no_slot_and_gets_its_token(self, one: Bench) -> None:
+        on_cluster = {"executor": "ray", "ray_address": "head:6379"}
+        first, second = one.submit("hold", **on_cluster), one.submit("hold", **on_cluster)
+        local = one.submit("hold")
+        one.runner.step()
+        assert [one.job(number).slots for number in (first, local)] == [("cluster head:6379",), ("cpu:0",)]
+        assert one.job(second).reason.startswith(f"cluster head:6379 is held by job {first}")
+        await_that(lambda: all(one.folder(number).lease() for number in (first, local)))
+        leases = [one.folder(number).lease() for number in (first, local)]
+        environments = [Path(f"/proc/{lease.pid}/environ").read_bytes() for lease in leases if lease]
+        assert [b"RAY_AUTH_TOKEN=t0ken" in environment for environment in environments] == [True, False]
+
     def test_leads_a_session_of_its_own_and_gets_no_terminal(self, one: Bench) -> None:
         number = one.submit("hold")
         one.runner.step()

@@ -75,6 +75,7 @@ class Bench:
             self.jobs,
             self.host,
             self.environment,
+            of_cluster={"RAY_AUTH_TOKEN": "t0ken"},
             secrets=lambda options: options.get("secrets", {}),
             ended=self.ended.append,
             keeps_spare=self.keeps_spare,

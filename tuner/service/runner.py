@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tuner.client.resources import FINAL, Host, Job, Slot
@@ -26,7 +27,7 @@ from tuner.service.errors import ConflictError, NotFoundError, StoreUnavailableE
 from tuner.service.job_folder import JobFolder
 from tuner.service.job_process import Clearing, JobProcess
 from tuner.service.place import Place
-from tuner.service.slots import LocalHost, Need, plan_starts, wait_in_words
+from tuner.service.slots import RAY, LocalHost, Need, plan_starts, wait_in_words
 from tuner.service.spare import Spare
 from tuner.service.store.jobs import ACTIVE
 from tuner.service.store.store import Store
@@ -75,6 +76,7 @@ class Runner:
         jobs: The folder of the jobs' folders.
         host: This host.
         environment: The environment of the jobs.
+        of_cluster: More variables for jobs on a Ray cluster, such as its token.
         secrets: The secrets that a job refers to.
         config: The config file of the service, for the notifications of nights; None: there is none.
         lost: Set when another service has taken over the database; then this one does nothing.
@@ -91,6 +93,7 @@ class Runner:
         host: LocalHost,
         environment: Mapping[str, str],
         *,
+        of_cluster: Mapping[str, str] = MappingProxyType({}),
         secrets: Secrets = lambda _options: {},
         config: Path | None = None,
         lost: threading.Event | None = None,
@@ -100,7 +103,8 @@ class Runner:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store, self._jobs, self._host = store, jobs, host
-        self._environment, self._secrets, self._config = environment, secrets, config
+        self._environment, self._of_cluster = environment, of_cluster
+        self._secrets, self._config = secrets, config
         self._lost, self._ended = lost or threading.Event(), ended
         self._times, self._clock = times, clock
         self._active: dict[int, ActiveJob] = {}
@@ -379,9 +383,14 @@ class Runner:
         secrets = self._secrets(options)
         active.folder.lease_file.unlink(missing_ok=True)
         if active.change_state("starting", host=self._host.name, slots=tuple(sorted(names))):
-            spare, self._spare = self._spare, None
+            # A spare process has no secrets, which a job on a cluster needs to reach it.
+            on_cluster, spare, environment = options.get("executor") == RAY, None, self._environment
+            if on_cluster:
+                environment = {**environment, **self._of_cluster}
+            else:
+                spare, self._spare = self._spare, None
             active.process = JobProcess.start(
-                active.folder, lock, place, environment=self._environment, secrets=secrets, spare=spare
+                active.folder, lock, place, environment=environment, secrets=secrets, spare=spare
             )
 
     def _tell(self, job: Job, words: str) -> None:

@@ -46,6 +46,8 @@ _OTHER = "another tritontune serve"
 _YEAR_S = 365 * 24 * 3600.0
 # Variables of the service that jobs do not need: how it reaches its database, and itself.
 _OURS = ("PG", "TRITONTUNE_")
+# What only jobs on a Ray cluster need, such as RAY_AUTH_TOKEN.
+_OF_CLUSTER = "RAY_"
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,7 @@ def serve(options: ServeOptions, say: Callable[[str], None]) -> None:
             jobs,
             LocalHost.here(settings.cores_per_slot, jobs_per_cluster=settings.jobs_per_cluster),
             environment_of_jobs(os.environ, secrets),
+            of_cluster={name: value for name, value in os.environ.items() if name.startswith(_OF_CLUSTER)},
             secrets=secrets.values,
             config=config and config.absolute(),
             lost=hold.lost,
@@ -198,7 +201,8 @@ def environment_of_jobs(environment: Mapping[str, str], secrets: Secrets) -> dic
     return {
         name: value
         for name, value in environment.items()
-        if secrets.may(name) or not (is_secret_name(name) or (name.startswith(_OURS) and name != VARIABLE))
+        if secrets.may(name)
+        or not (is_secret_name(name) or name.startswith(_OF_CLUSTER) or (name.startswith(_OURS) and name != VARIABLE))
     }
 
 
