@@ -168,6 +168,7 @@ class TestOpening:
         assert str(raised.value) == "h/gpu: its process ended with exit code 1: no memory"
 
 
+@pytest.mark.faults
 class TestLoss:
     """Each begins with a process of its own, which ends."""
 
