@@ -14,8 +14,8 @@
 #SBATCH --ntasks-per-node=1
 #SBATCH --gpus-per-node=8
 #SBATCH --time=04:00:00
-# Two minutes before the time limit, the run stores what it has; `--resume` goes on.
-#SBATCH --signal=TERM@120
+# Two minutes before the time limit, the run writes the results so far; `--resume` goes on.
+#SBATCH --signal=B:TERM@120
 set -euo pipefail
 
 # Here: module load, source activate, ...
@@ -32,9 +32,20 @@ hosts=$(scontrol show hostnames "$SLURM_JOB_NODELIST")
 first=${hosts%%$'\n'*}
 export RAY_ADDRESS="$first:${RAY_PORT:-6379}"
 
+# What the run tells this script, which is on the first node, too: its pid, and its exit code, as Ray's says nothing.
+told=$(mktemp -d "$PWD/.tritontune-XXXXXX")
+trap 'rm -rf "$told"' EXIT
+trap 'kill -TERM "$(cat "$told/pid")"' TERM
+
 # Without --cpus-per-task, Slurm binds each task to one core.
 read -ra options <<< "${SRUN:-}"
+# shellcheck disable=SC2016 # the inner shell expands them
 srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --cpus-per-task="$SLURM_CPUS_ON_NODE" \
     ${options[@]+"${options[@]}"} \
     ray symmetric-run --address "$RAY_ADDRESS" --min-nodes "$SLURM_JOB_NUM_NODES" -- \
-    tritontune run "$@" --executor ray --parallel auto
+    bash -c 'tritontune run "${@:2}" --executor ray --parallel auto &
+        echo $! > "$1/pid"; wait $!; echo $? > "$1/code"' _ "$told" "$@" &
+while kill -0 $! 2> /dev/null; do
+    wait $! || true
+done
+exit "$(cat "$told/code" || echo 1)"

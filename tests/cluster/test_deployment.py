@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -175,31 +177,68 @@ class TestSlurm:
         if shellcheck := shutil.which("shellcheck"):
             subprocess.run([shellcheck, _SLURM], check=True)
 
-    @pytest.mark.parametrize("more", ["", "--container-image=triton --container-mounts=/a:/a"])
-    def test_it_starts_ray_on_each_node_and_the_run_on_the_first(self, tmp_path: Path, more: str) -> None:
-        for name, code in {
+    @pytest.fixture
+    def environment(self, tmp_path: Path) -> dict[str, str]:
+        """An allocation of two nodes."""
+        programs = {
             "scontrol": '[ "$*" = "show hostnames gpu[07-08]" ] && printf "gpu07\\ngpu08\\n"',
-            "srun": 'printf "%s\\n" "$@" > words; env > environment',
-        }.items():
+            "srun": """
+                printf "%s\\n" "$@" > words
+                env > environment
+                while [ "$1" != -- ]; do shift; done
+                shift
+                "$@"
+                exit 1
+            """,
+            "tritontune": """
+                printf "%s\\n" tritontune "$@" > ours
+                [ "$2" = ends ] && exit 3
+                trap "exit 130" TERM
+                touch waits
+                while :; do sleep 0.05; done
+            """,
+        }
+        for name, code in programs.items():
             (tmp_path / name).write_text(f"#!/bin/sh\n{code}\n")
             (tmp_path / name).chmod(0o755)
-        environment = {
+        return {
             "PATH": f"{tmp_path}:{os.environ['PATH']}",
             "SLURM_JOB_NODELIST": "gpu[07-08]",
             "SLURM_JOB_NUM_NODES": "2",
             "SLURM_CPUS_ON_NODE": "64",
-            **({"SRUN": more} if more else {}),
         }
-        subprocess.run(
-            ["bash", _SLURM, "/shared/my models", "--slo", "p99=40ms"], env=environment, cwd=tmp_path, check=True
+
+    def test_a_run_ends_in_time(self, tmp_path: Path, environment: dict[str, str]) -> None:
+        script = subprocess.Popen(["bash", _SLURM, "waits"], env=environment, cwd=tmp_path)
+        while not (tmp_path / "waits").exists():
+            time.sleep(0.02)
+        script.send_signal(signal.SIGTERM)  # of Slurm, before the time limit
+        assert script.wait(30) == 130
+
+    def test_a_run_that_did_not_begin_is_a_failure(self, tmp_path: Path, environment: dict[str, str]) -> None:
+        (tmp_path / "srun").write_text("#!/bin/sh\nexit 0\n")
+        assert subprocess.run(["bash", _SLURM, "ends"], env=environment, cwd=tmp_path, check=False).returncode == 1
+
+    @pytest.mark.parametrize("more", ["", "--container-image=triton --container-mounts=/a:/a"])
+    def test_it_starts_ray_on_each_node_and_the_run_on_the_first(
+        self, tmp_path: Path, environment: dict[str, str], more: str
+    ) -> None:
+        done = subprocess.run(
+            ["bash", _SLURM, "ends", "/shared/my models", "--slo", "p99=40ms"],
+            env={**environment, **({"SRUN": more} if more else {})},
+            cwd=tmp_path,
+            check=False,
         )
+        assert done.returncode == 3  # that of the run
+        assert not list(tmp_path.glob(".*"))
         words = (tmp_path / "words").read_text().splitlines()
         first = words.index("ray")
         assert words[:first] == ["--nodes=2", "--ntasks=2", "--cpus-per-task=64", *more.split()]
         ours = words.index("--")
         assert words[first:ours] == ["ray", "symmetric-run", "--address", "gpu07:6379", "--min-nodes", "2"]
-        assert words[ours + 1 : ours + 6] == ["tritontune", "run", "/shared/my models", "--slo", "p99=40ms"]
-        job = _job_of(words[ours + 1 :])
+        run = (tmp_path / "ours").read_text().splitlines()
+        assert run[:6] == ["tritontune", "run", "ends", "/shared/my models", "--slo", "p99=40ms"]
+        job = _job_of([*run[:2], *run[3:]])
         assert (job.executor, job.parallel) == ("ray", "auto")
         seen = dict(line.split("=", 1) for line in (tmp_path / "environment").read_text().splitlines() if "=" in line)
         assert seen["RAY_AUTH_MODE"] == "token"
