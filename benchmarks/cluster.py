@@ -17,14 +17,17 @@ from __future__ import annotations
 
 import argparse
 import heapq
+import json
 import math
 import os
 import statistics
 import time
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
-from functools import partial
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, field
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 from grid import MODELS, SIMULATED
@@ -67,27 +70,25 @@ class Told:
 
 @dataclass
 class Clock:
-    """The slots, and what each does.
+    """The time, and what the slots do.
 
     Attributes:
-        slots: How many there are.
         launch_s: How long a launch takes, in the median.
+        takes: Draws how long trials take.
         now_s: The time.
         ends: When each running trial ends, and its number.
-        worked_s: Time that slots had work.
     """
 
-    slots: int
     launch_s: float
     takes: np.random.Generator
     now_s: float = 0.0
     ends: list[tuple[float, int]] = field(default_factory=list)
-    worked_s: float = 0.0
 
-    def begin(self, number: int) -> None:
-        """Begin a trial on a free slot."""
+    def begin(self, number: int) -> float:
+        """Begin a trial on a free slot. Returns when it will end."""
         trial_s = sum(median * math.exp(self.takes.normal(0, VARIES)) for median in (self.launch_s, MEASURING_S))
         heapq.heappush(self.ends, (self.now_s + trial_s, number))
+        return self.now_s + trial_s
 
     def next_end(self) -> int:
         """Go to the end of the first trial that ends. Returns its number."""
@@ -99,7 +100,7 @@ class Clock:
 def searched(case: Case, slots: int, launch_s: float, seed: int) -> Told:
     """One search, until it is done."""
     replay = Replay(grid_of(case.model), case.slo)
-    noises, clock = np.random.default_rng([seed, 7]), Clock(slots, launch_s, np.random.default_rng([seed, 8]))
+    noises, clock = np.random.default_rng([seed, 7]), Clock(launch_s, np.random.default_rng([seed, 8]))
     sampler = sampler_of(case, replay.grid, seed)
     best = max(within(trial, case.slo) for trial in replay.grid.trials)
     clock.begin(0)
@@ -130,8 +131,7 @@ def searched(case: Case, slots: int, launch_s: float, seed: int) -> Told:
             last_s = clock.now_s
             facts[number] = tuple(t.number for t in replay.trials), tuple(pending)
             pending[number] = Pending(number, proposed)
-            clock.begin(number)
-            spans.append((clock.now_s, next(end for end, who in clock.ends if who == number)))
+            spans.append((clock.now_s, clock.begin(number)))
             number += 1
         if not pending:
             return told(math.inf, math.inf)
@@ -144,6 +144,21 @@ def searched(case: Case, slots: int, launch_s: float, seed: int) -> Told:
             return told(clock.now_s, number)
 
 
+@dataclass(frozen=True)
+class Search:
+    """One search to carry out."""
+
+    model: str
+    sampler: str
+    launch_s: float
+    slots: int
+    seed: int
+
+    def told(self) -> tuple[Search, Told]:
+        """Carry it out."""
+        return self, searched(Case(self.model, LIMIT, self.sampler), self.slots, self.launch_s, self.seed)
+
+
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -153,38 +168,69 @@ def main() -> None:
     parser.add_argument("--sampler", action="append", choices=SAMPLERS)
     parser.add_argument("--slots", action="append", type=int, help="numbers of slots beside 1; default: 2, 4, 8, 16")
     parser.add_argument("--launch", action="append", type=float, help="seconds; default: 2, 20 and 120")
+    parser.add_argument("--results", type=Path, help="file that keeps each search; what it has is not done again")
     asked = parser.parse_args()
-    console = Console(width=120)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    slots = sorted({1, *(asked.slots or SLOTS)})
+    models, samplers = asked.model or (*MODELS, *SIMULATED), asked.sampler or SAMPLERS
+    launches, slots = asked.launch or LAUNCHES_S, sorted({1, *(asked.slots or SLOTS)})
+    told = _stored(asked.results) if asked.results else {}
+    # Seeds come last to be complete, so that the results of a run that was cut off are balanced.
+    wanted = [
+        Search(m, s, each, n, seed)
+        for seed, each, s, m, n in product(range(asked.seeds), launches, samplers, models, slots)
+    ]
     with ProcessPoolExecutor(asked.workers) as pool:
-        for launch_s, sampler in product(asked.launch or LAUNCHES_S, asked.sampler or SAMPLERS):
-            table = Table(box=box.SIMPLE_HEAD, title=f"{sampler}, launches of {launch_s:g} s, {asked.seeds} searches")
-            for name in ("model", "slots", "time (s)", "launches", "faster", "more", "busy", "a proposal (s)"):
-                table.add_column(name, justify="left" if name == "model" else "right")
-            ratios: dict[int, list[tuple[float, float]]] = {}
-            for model in asked.model or (*MODELS, *SIMULATED):
-                case, alone = Case(model, LIMIT, sampler), (math.nan, math.nan)
-                for count in slots:
-                    tolds = list(pool.map(partial(searched, case, count, launch_s), range(asked.seeds)))
-                    now = tuple(statistics.median(getattr(t, name) for t in tolds) for name in ("took_s", "launches"))
-                    alone = now if count == 1 else alone
-                    ratio = alone[0] / now[0], now[1] / alone[1]
-                    ratios.setdefault(count, []).append(ratio)
-                    table.add_row(
-                        model,
-                        f"{count}",
-                        f"{now[0]:.0f}",
-                        f"{now[1]:g}",
-                        f"{ratio[0]:.2f}",
-                        f"{ratio[1]:.2f}",
-                        f"{statistics.mean(t.busy for t in tolds):.0%}",
-                        f"{statistics.mean(t.proposing_s for t in tolds):.2f}",
-                    )
-            for count, those in ratios.items():
-                faster, more = np.exp(np.mean(np.log(those), axis=0))
-                table.add_row("all (geometric mean)", f"{count}", "", "", f"{faster:.2f}", f"{more:.2f}", "", "")
-            console.print(table)
+        for done in as_completed([pool.submit(search.told) for search in wanted if search not in told]):
+            search, result = done.result()
+            told[search] = result
+            if asked.results:
+                with asked.results.open("a") as file:
+                    file.write(json.dumps([asdict(search), asdict(result)]) + "\n")
+    for launch_s, sampler in product(launches, samplers):
+        Console(width=120).print(_table(launch_s, sampler, models, slots, told))
+
+
+def _stored(path: Path) -> dict[Search, Told]:
+    lines = path.read_text().splitlines() if path.exists() else []
+    return {Search(**search): Told(**told) for search, told in map(json.loads, lines)}
+
+
+def _table(
+    launch_s: float, sampler: str, models: Sequence[str], slots: Sequence[int], told: Mapping[Search, Told]
+) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, title=f"{sampler}, launches of {launch_s:g} s")
+    for name in ("model", "slots", "searches", "time (s)", "launches", "faster", "more", "busy", "a proposal (s)"):
+        table.add_column(name, justify="left" if name == "model" else "right")
+    ratios = defaultdict[int, list[tuple[float, float]]](list)
+    for model in models:
+        alone = math.nan, math.nan
+        for count in slots:
+            these = [
+                each
+                for search, each in told.items()
+                if (search.model, search.sampler, search.launch_s, search.slots) == (model, sampler, launch_s, count)
+            ]
+            if not these:
+                continue
+            now = statistics.median(t.took_s for t in these), statistics.median(t.launches for t in these)
+            alone = now if count == 1 else alone
+            ratio = alone[0] / now[0], now[1] / alone[1]
+            ratios[count].append(ratio)
+            table.add_row(
+                model,
+                f"{count}",
+                f"{len(these)}",
+                f"{now[0]:.0f}",
+                f"{now[1]:g}",
+                f"{ratio[0]:.2f}",
+                f"{ratio[1]:.2f}",
+                f"{statistics.mean(t.busy for t in these):.0%}",
+                f"{statistics.mean(t.proposing_s for t in these):.2f}",
+            )
+    for count, those in ratios.items():
+        faster, more = np.exp(np.nanmean(np.log(those), axis=0))
+        table.add_row("geometric mean", f"{count}", "", "", "", f"{faster:.2f}", f"{more:.2f}", "", "")
+    return table
 
 
 if __name__ == "__main__":
