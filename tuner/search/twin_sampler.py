@@ -106,8 +106,8 @@ class TwinSampler:
             self._switch_off("the server reports no execution times")
         if self._off_reason:
             return self._other.propose(history, seen, pending)
-        if self._calibration and self._calibration not in seen:
-            return self._calibration
+        if calibration := self._calibration_now(seen, pending):
+            return calibration
         if may_be_told:
             return self._other.propose(history, seen, pending)
         later = self._learn(trials)
@@ -119,6 +119,15 @@ class TwinSampler:
             return self._other.propose(history, seen, pending)
         may_end = later >= _TESTED_AFTER and not self._has_large_errors
         return self._most_promising(trials, seen, pending, may_end=may_end)
+
+    def _calibration_now(self, seen: Collection[Assignment], pending: Sequence[Pending]) -> Assignment | None:
+        """The calibration, if it is new; while it is pending, the same with more instances."""
+        if self._calibration and self._calibration not in seen:
+            return self._calibration
+        if self._calibration in [self._space.recall(trial.assignment) for trial in pending]:
+            # Before it has told anything, the baseline's forecast is a guess.
+            return next((each for each in instance_counts(self._space) if each not in seen), None)
+        return None
 
     @property
     def _has_large_errors(self) -> bool:
@@ -357,6 +366,21 @@ def _due_ms(rate: float) -> NDArray[np.float64]:
 
 def _has_executions(trial: ObservedTrial) -> bool:
     return any(level.executions for level in trial.levels)
+
+
+def instance_counts(space: SearchSpace) -> Iterator[Assignment]:
+    """The calibration with more instances, each time twice as many, or the next number there is.
+
+    The best candidate often is near one of them, and the simulator learns how instances slow each other down.
+    """
+    first = next(calibrations(space), space.baseline)
+    for parameter in space.parameters:
+        if parameter.field == INSTANCE_COUNT:
+            counts = sorted(value for value in parameter.ladder if is_number(value))
+            least = min(counts, default=1)
+            while least < max(counts, default=1):
+                least = min(count for count in counts if count >= min(2 * least, max(counts)))
+                yield space.normalize({**first, parameter.name: least})
 
 
 def calibrations(space: SearchSpace) -> Iterator[Assignment]:
