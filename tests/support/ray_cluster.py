@@ -78,11 +78,14 @@ class Node:
         """The running fake Tritons."""
         return self.named("tritonserver")
 
+    def running(self) -> list[psutil.Process]:
+        """What of a run runs on the node."""
+        return [*self.workers(), *self.slot_processes(), *self.servers()]
+
     def traces(self) -> set[str]:
         """What of a run is on the node: processes and folders."""
-        processes = [*self.workers(), *self.slot_processes(), *self.servers()]
         folders = [path for path in self.folder.iterdir() if path.name.startswith("work-of-")]
-        return {f"process {process.pid}" for process in processes} | {str(path) for path in folders}
+        return {f"process {process.pid}" for process in self.running()} | {str(path) for path in folders}
 
     def kill(self) -> None:
         """End the whole node at once, as by a power failure."""
@@ -134,7 +137,7 @@ class RayCluster:
             environment: Further variables.
         """
         node = Node(name, secrets.token_hex(8), self.folder / name)
-        node.folder.mkdir()
+        node.folder.mkdir(exist_ok=True)
         where = [f"--address={self.address}"]
         if not self.address:
             with socket.socket() as free:
@@ -197,6 +200,6 @@ def _own_address() -> str:
 def eventually(holds: Callable[[], object], *, within_s: float = 30.0) -> None:
     """Wait until something holds."""
     until = time.monotonic() + within_s
-    while not holds():
-        assert time.monotonic() < until, f"not within {within_s:.0f} s"
+    while not (found := holds()):
+        assert time.monotonic() < until, f"not within {within_s:.0f} s: {found}"
         time.sleep(0.1)

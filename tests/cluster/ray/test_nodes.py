@@ -40,6 +40,12 @@ def test_hosts_of_one_name_are_told_apart() -> None:
     assert [node.name for node in nodes] == ["worker-aaaaaa", "worker-bbbbbb"]
 
 
+def test_a_node_that_was_started_again_has_the_name_of_the_lost_one() -> None:
+    listed_twice = [listed("aaaaaaaa"), listed("bbbbbbbb")]
+    assert [(node.id, node.name) for node in nodes_of(listed_twice, {"aaaaaaaa"})] == [("bbbbbbbb", "worker")]
+    assert [node.name for node in nodes_of([listed("aaaaaaaa")], {"aaaaaaaa"})] == ["worker"]
+
+
 def test_dead_nodes_and_those_without_resources_are_none() -> None:
     assert nodes_of([listed(alive=False), listed("b", resources={"memory": 1e9})]) == ()
 

@@ -72,6 +72,7 @@ class _Place:
         actor: Its actor.
         slot: Its slot, once known.
         host: The host as this slot sees it, once open.
+        input_data: The path of the input data on its host; None: they are made up.
         number: The number of the piece of work under way.
         since: When its opening began.
     """
@@ -84,6 +85,7 @@ class _Place:
     actor: Any = None
     slot: Slot | None = None
     host: Host | None = None
+    input_data: str | None = None
     number: int | None = None
     since: float = 0.0
 
@@ -145,7 +147,11 @@ class Driver:
                 self._send(Done(order.number, lost=f"slot {order.slot} is lost"))
                 return
             place.number = order.number
-            place.actor.run.remote(order.number, *in_parts(pickle.loads(order.work)))  # noqa: S301 (of the run)
+            work = pickle.loads(order.work)  # noqa: S301 (of the run)
+            if place.input_data is not None:
+                options = work.terms.options.model_copy(update={"input_data": place.input_data})
+                work = replace(work, terms=replace(work.terms, options=options))
+            place.actor.run.remote(order.number, *in_parts(work))
 
     def drain(self, host: str) -> None:
         """Give up a host; what it carries out is finished."""
@@ -183,7 +189,9 @@ class Driver:
     def _look(self) -> None:
         """Ask nodes that joined, and forget those that are gone."""
         try:
-            nodes = {node.id: node for node in nodes_of(ray.nodes())}
+            with self._lock:
+                lost = {place.node.id for place in self._places() if place.losses and place.state != _UP}
+            nodes = {node.id: node for node in nodes_of(ray.nodes(), lost)}
         except Exception:  # noqa: BLE001 (the head is away; the actors may live on)
             return
         with self._lock:
@@ -349,7 +357,10 @@ class Driver:
         place.actor = actor = self._actors.options(**options).remote(2 * self._patience.silence_s)
         devices = ray.get(actor.devices.remote(), timeout=self._patience.place_s)
         place.slot = slot = place.request.slot_with(devices)
-        repository = self._links[place.node.id].repository(
+        link = self._links[place.node.id]
+        if self._start.input_data is not None:
+            place.input_data = link.input_data(self._start.input_data)
+        repository = link.repository(
             self._files, self._start.recipe.job.repository_on_hosts, lambda text: self._send(Note(text))
         )
         place.since = time.monotonic()

@@ -47,6 +47,7 @@ from tuner.core.errors import HostLostError, JobError, TuningError
 from tuner.measure.work import Outcome, TrialProgress, Work
 from tuner.options.environment import resolved
 from tuner.options.gpus import ALL, NONE
+from tuner.options.groups import MADE_UP
 from tuner.options.placement import AUTO
 
 _MAIN = "import sys; sys.path[:] = {path!r}; from tuner.cluster.ray.driver import main; main(int(sys.argv[1]))"
@@ -94,6 +95,7 @@ class RayExecutor:
         # Variables that are passed on by their names have their values here.
         job = recipe.job.model_copy(update={"env": resolved(recipe.job.env)})
         self._recipe = replace(recipe, job=job)
+        self._input_data = None if job.input_data in MADE_UP else Path(job.input_data).read_bytes()
         self._note = note
         self._tell = tell or (lambda change: note(str(change)))
         self._patience = patience or Patience()
@@ -200,7 +202,9 @@ class RayExecutor:
         driver = _DriverProcess()
         try:
             most = None if job.parallel == AUTO else int(job.parallel)
-            driver.send(Start(address, self._recipe, most, job.mixed, self._reference, self._patience))
+            driver.send(
+                Start(address, self._recipe, most, job.mixed, self._reference, self._patience, self._input_data)
+            )
             if reason := self._why_refused(driver):
                 where = address or "the Ray cluster of this machine"
                 raise JobError(f"--ray-address: cannot connect to {where}: {reason}")  # noqa: TRY301

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from contextlib import ExitStack
 from pathlib import Path
 
 from tuner.cluster.files.cache import FileCache
@@ -12,6 +13,7 @@ from tuner.cluster.files.transfer import HostTree, host_memory
 from tuner.cluster.ray.host_environment import environment_of_raylet
 from tuner.cluster.ray.parts import whole
 from tuner.cluster.slots import Parts
+from tuner.servers.work_folder import work_folder
 
 
 class HostActor:
@@ -24,6 +26,7 @@ class HostActor:
     def __init__(self, host: str) -> None:
         self._host = host
         self._tree: HostTree | None = None
+        self._open = ExitStack()
 
     def parts(self, *job: bytes) -> bytes:
         """The pickled parts of this machine for a job."""
@@ -59,8 +62,15 @@ class HostActor:
         """See `Inbox`."""
         return self._received.receive(file, offset, chunk)
 
+    def input_data(self, contents: bytes) -> Path:
+        """Keep the input data of requests until `close`. Returns their path."""
+        path = self._open.enter_context(work_folder()) / "input_data.json"
+        path.write_bytes(contents)
+        return path
+
     def close(self) -> None:
-        """Remove the run's tree of links; the files stay in the cache."""
+        """Remove the run's tree of links, and the input data; the files of the repository stay in the cache."""
+        self._open.close()
         if self._tree is not None:
             self._tree.close()
             self._tree = None

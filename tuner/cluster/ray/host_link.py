@@ -42,6 +42,7 @@ class HostLink:
         self._lock = threading.Lock()
         self._actor: Any = None
         self._repository: Path | None = None
+        self._input_data: str | None = None
 
     def parts(self, job: TuneJob) -> Parts:
         """The parts of the machine for a job."""
@@ -72,6 +73,14 @@ class HostLink:
                 self._repository = path
             return self._repository
 
+    def input_data(self, contents: bytes) -> str:
+        """The path of the input data of requests on the host, which has them then."""
+        with self._lock:
+            actor = self._living()
+            if self._input_data is None:
+                self._input_data = str(_get(actor.input_data.remote(contents), _CHUNK_S))
+            return self._input_data
+
     def close(self) -> Any:
         """Begin to end the use of the files; returns Ray's reference to wait for, or None."""
         with contextlib.suppress(Exception):
@@ -90,7 +99,7 @@ class HostLink:
             with contextlib.suppress(exceptions.RayError):
                 _get(self._actor.__ray_ready__.remote(), _LOOK_S)
                 return self._actor
-        self._repository = None
+        self._repository = self._input_data = None
         self._actor = (
             ray.remote(HostActor)
             .options(
@@ -102,6 +111,7 @@ class HostLink:
             )
             .remote(self._node.name)
         )
+        _get(self._actor.__ray_ready__.remote(), self._start_s)
         return self._actor
 
 

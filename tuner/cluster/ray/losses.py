@@ -15,6 +15,13 @@ _WORDS = (
     ("worker process has died", _WORKER),
 )
 
+_KINDS = (
+    (exceptions.OutOfMemoryError, _MEMORY),
+    (exceptions.NodeDiedError, _NODE),
+    (exceptions.WorkerCrashedError, _WORKER),
+    (exceptions.ActorUnavailableError, "its host cannot be reached any more"),
+)
+
 
 def reason_of(error: Exception, *, silent_s: float) -> str:
     """Why a call failed, in words.
@@ -25,14 +32,10 @@ def reason_of(error: Exception, *, silent_s: float) -> str:
     """
     if isinstance(error, exceptions.GetTimeoutError):
         return f"its host has not answered for {silent_s:.0f} s"
-    if isinstance(error, exceptions.OutOfMemoryError):
-        return _MEMORY
-    if isinstance(error, exceptions.NodeDiedError):
-        return _NODE
     text = " ".join(str(error).split())
-    for sign, words in _WORDS:
-        if sign in text:
-            return words
-    if isinstance(error, exceptions.WorkerCrashedError):
-        return _WORKER
-    return f"its Ray actor failed: {type(error).__name__}: {text[:200]}"
+    by_kind = next((words for kind, words in _KINDS if isinstance(error, kind)), None)
+    return (
+        by_kind
+        or next((words for sign, words in _WORDS if sign in text), None)
+        or f"its Ray actor failed: {type(error).__name__}: {text[:200]}"
+    )

@@ -47,6 +47,7 @@ class Start:
         mixed: Whether hosts that differ from the reference are used, too.
         reference: The facts of the reference host, if it is known already.
         patience: Time limits.
+        input_data: The contents of the file of input data for requests; None: they are made up.
     """
 
     address: str | None
@@ -55,6 +56,7 @@ class Start:
     mixed: bool
     reference: HostFacts | None
     patience: Patience
+    input_data: bytes | None = None
 
 
 @dataclass(frozen=True)

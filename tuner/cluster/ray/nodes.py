@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -72,9 +72,16 @@ class Request:
         return ", ".join(f"{name}: {amount}" for name, amount in parts.items() if amount)
 
 
-def nodes_of(listed: Iterable[Mapping[str, Any]]) -> tuple[Node, ...]:
-    """The living nodes that `ray.nodes()` lists and that have something for slots, in order of their names."""
-    living = [each for each in listed if each["Alive"]]
+def nodes_of(listed: Iterable[Mapping[str, Any]], lost: Collection[str] = ()) -> tuple[Node, ...]:
+    """The living nodes that have something for slots, in order of their names.
+
+    Args:
+        listed: What `ray.nodes()` lists.
+        lost: Ids of nodes whose slots are lost. Ray may list them for a while when Ray was started there again.
+    """
+    listed = [each for each in listed if each["Alive"]]
+    going_on = {_name(each) for each in listed if each["NodeID"] not in lost}
+    living = [each for each in listed if each["NodeID"] not in lost or _name(each) not in going_on]
     names = Counter(map(_name, living))
     nodes = []
     for each in living:
