@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -94,6 +94,54 @@ class Node:
                 process.send_signal(signal.SIGKILL)
 
 
+@dataclass(frozen=True)
+class Network:
+    """A network namespace of this machine.
+
+    Attributes:
+        name: Its name.
+        device: Its end of the link to the other one.
+        address: Its address on that link.
+    """
+
+    name: str
+    device: str
+    address: str
+
+    @property
+    def within(self) -> tuple[str, ...]:
+        """Before a command: in this namespace."""
+        return ("ip", "netns", "exec", self.name)
+
+    def cut(self) -> None:
+        """Cut the link."""
+        _ip("-n", self.name, "link", "set", self.device, "down")
+
+
+@contextlib.contextmanager
+def two_networks() -> Iterator[tuple[Network, Network]]:
+    """Two namespaces, joined by a link, and without any other."""
+    tag = secrets.token_hex(3)
+    ends = tuple(Network(f"tt{tag}{n}", f"v{tag}{n}", f"198.18.77.{n}") for n in (1, 2))
+    try:
+        for end in ends:
+            _ip("netns", "add", end.name)
+        _ip("link", "add", ends[0].device, "type", "veth", "peer", "name", ends[1].device)
+        for end in ends:
+            _ip("link", "set", end.device, "netns", end.name)
+            _ip("-n", end.name, "address", "add", f"{end.address}/24", "dev", end.device)
+            for device in ("lo", end.device):
+                _ip("-n", end.name, "link", "set", device, "up")
+        yield ends[0], ends[1]
+    finally:
+        for end in ends:
+            subprocess.run(["ip", "netns", "delete", end.name], check=False, capture_output=True)
+
+
+def _ip(*arguments: str) -> None:
+    subprocess.run(["ip", *arguments], check=True, capture_output=True)
+
+
 PATIENCE = Patience(settle_s=20.0, silence_s=10.0, pause_s=0.5, longest_pause_s=2.0)
 """Less than in use, as tests lose hosts."""
 
@@ -125,6 +173,7 @@ class RayCluster:
         *options: str,
         slots: int | None = None,
         core: int | None = None,
+        network: Network | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> Node:
         """Start a node; the first one is the head.
@@ -134,6 +183,7 @@ class RayCluster:
             options: Further options of `ray start`.
             slots: How many slots it has, by the custom resource; None: it does not say.
             core: The only core that its processes may use, so that two nodes can have slots; None: all.
+            network: The network namespace that it is in; None: that of the test.
             environment: Further variables.
         """
         node = Node(name, secrets.token_hex(8), self.folder / name)
@@ -143,6 +193,7 @@ class RayCluster:
             with socket.socket() as free:
                 free.bind(("", 0))
                 port = free.getsockname()[1]
+            own = _own_address() if network is None else network.address
             where = ["--head", f"--port={port}", "--include-dashboard=false", f"--temp-dir={self.folder / 'ray'}"]
         resources = [] if slots is None else [f"--resources={json.dumps({'tritontune': slots})}"]
         self._ray(
@@ -156,11 +207,13 @@ class RayCluster:
             "--disable-usage-stats",
             *resources,
             *options,
+            *([] if network is None else [f"--node-ip-address={network.address}"]),
             environment=environment or {},
             core=core,
+            within=() if network is None else network.within,
         )
         if not self.address:
-            self.address = f"{_own_address()}:{port}"
+            self.address = f"{own}:{port}"
         self.nodes.append(node)
         return node
 
@@ -174,11 +227,13 @@ class RayCluster:
             node.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _ray(self, node: Node, *arguments: str, environment: Mapping[str, str], core: int | None) -> None:
+    def _ray(
+        self, node: Node, *arguments: str, environment: Mapping[str, str], core: int | None, within: Sequence[str]
+    ) -> None:
         log = node.folder / "start.log"
         with log.open("wb") as words:
             done = subprocess.run(
-                [Path(sys.executable).parent / "ray", *arguments],
+                [*within, Path(sys.executable).parent / "ray", *arguments],
                 env={**os.environ, **self._secret, **node.environment, **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=words,
