@@ -84,10 +84,6 @@ def test_a_node_s_resource_says_how_many_slots_its_cores_are() -> None:
     assert not first & second
 
 
-def test_a_node_without_places_offers_nothing() -> None:
-    assert offer_of(Node("id", "worker", "", places=0), job(), parts()).reason == "its resource tritontune is 0"
-
-
 def test_slots_of_cores_ask_ray_for_them_and_for_those_of_the_load_generator() -> None:
     offer = offer_of(Node("id", "worker", "", cpus=8), job(cores_per_slot=2), parts(cores=8))
     assert [request.options["num_cpus"] for request in offer.requests] == [3, 3]

@@ -130,8 +130,6 @@ def offer_of(node: Node, job: TuneJob, parts: Parts) -> Offer:
     # Ray may be told of GPUs that the driver does not know.
     devices = parts.devices[:gpus] if len(parts.devices) >= gpus else tuple(Device(str(n), str(n)) for n in range(gpus))
     parts, most = Parts(devices, parts.cores), AUTO if node.places is None else node.places
-    if most == 0:
-        return Offer(reason=f"its resource {SLOTS_OF_A_NODE} is 0")
     try:
         slots = Shape.of(job.model_copy(update={"parallel": most}), parts).slots(node.name, parts)
     except JobError as error:
