@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from support.builders import point, trial
 
+from tuner.core.errors import Cause
 from tuner.core.loads import Concurrency, RequestRate
 from tuner.core.objectives import THROUGHPUT, Objective
 from tuner.core.slo import NO_LIMIT, Statistic
@@ -99,6 +100,16 @@ def test_an_unknown_host_may_be_as_different_as_the_others() -> None:
     found = HostEffects.of(*study_of([0.1, -0.1], rounds=16))
     assert found.throughput("new").mean == 0.0
     assert found.throughput("new").deviation == pytest.approx(0.1, abs=0.02)
+
+
+@pytest.mark.parametrize("classes", [("", ""), ("", "old"), ("old", "older")])
+def test_without_a_launch_of_the_baseline_hosts_may_differ(classes: tuple[str, str]) -> None:
+    records = [HostRecord(name=name, host_class=of) for name, of in zip("ab", classes, strict=True)]
+    for trials in ([], [trial(0, failure=Cause.OUT_OF_MEMORY)]):
+        found = HostEffects.of(records, trials, ())
+        assert found.throughput("a") == found.latency("b") == Speed(0.0, 0.05)
+    found = HostEffects.of(records, [trial(0, point(1, 100, 10)).model_copy(update={"host": "a"})], ())
+    assert found.throughput("a").mean == pytest.approx(0.0)
 
 
 def test_a_disturbed_launch_counts_little() -> None:

@@ -216,6 +216,8 @@ NO_HOSTS = HostEffects()
 
 
 def _effects(launches: Sequence[HostLaunch], logs: Sequence[float], classes: Mapping[str, str]) -> Effects:
+    if not launches:
+        return Effects({}, _HOSTS)
     hosts, others = list(classes), sorted(set(classes.values()) - {""})
     values = _clipped(launches, logs)
     of_host = np.array([[launch.host == host for host in hosts] for launch in launches], float).reshape(-1, len(hosts))
