@@ -7,8 +7,9 @@ by the processor time that it takes. Then a free slot takes it.
 
 Two things are told of each search, as medians over seeds: the time until a candidate was measured that has 95 % of the
 best throughput within the SLO (the latency limit is 10 times the baseline's), beginning with the first launch, and the
-launches begun until then. `faster` compares the time with that on one slot, `more` the launches. `busy` is the share of
-time in which slots have work, from the end of the baseline until the last trial begins.
+launches that were measured until then. `faster` compares the time with that on one slot, `more` the launches. When a
+search is done, the other slots are still at work: `begun` counts their launches, too. `busy` is the share of
+time in which slots have work, from the end of the baseline until the search is done.
 
     python benchmarks/cluster.py [--seeds 20] [--slots 4]... [--model law]... [--sampler twin]... [--launch 20]...
 """
@@ -57,13 +58,15 @@ class Told:
 
     Attributes:
         took_s: Time until 95 % of the best were measured; infinite: never.
-        launches: Launches begun until then; infinite: never.
+        launches: Launches measured until then; infinite: never.
+        begun: Launches begun until then, those of the other slots included.
         busy: Share of the slots' time; see the module.
         proposing_s: Mean processor time of a proposal.
     """
 
     took_s: float
     launches: float
+    begun: float
     busy: float
     proposing_s: float
 
@@ -106,18 +109,17 @@ def searched(case: Case, slots: int, launch_s: float, seed: int) -> Told:
     clock.begin(0)
     clock.next_end()
     replay.trials.append(noisy(replay.grid.trials[0], 0, noises, NOISE))
-    from_s = last_s = clock.now_s
+    from_s = clock.now_s
     pending: dict[int, Pending] = {}
     facts: dict[int, tuple[tuple[int, ...], tuple[int, ...]]] = {}
     spans: list[tuple[float, float]] = []
     proposing_s: list[float] = []
     number = 1
 
-    def told(took_s: float, launches: float) -> Told:
-        worked_s = sum(min(end, last_s) - min(begin, last_s) for begin, end in spans)
-        whole_s = slots * (last_s - from_s)
-        busy = worked_s / whole_s if whole_s else 1.0
-        return Told(took_s, launches, busy, statistics.mean(proposing_s or [0.0]))
+    def told(took_s: float, launches: float, begun: float) -> Told:
+        worked_s = sum(min(end, clock.now_s) - begin for begin, end in spans)
+        busy = worked_s / (slots * (clock.now_s - from_s))
+        return Told(took_s, launches, begun, busy, statistics.mean(proposing_s or [0.0]))
 
     while True:
         while len(pending) < slots and number < MOST:
@@ -128,20 +130,19 @@ def searched(case: Case, slots: int, launch_s: float, seed: int) -> Told:
             clock.now_s += proposing_s[-1]
             if isinstance(proposed, NoMore):
                 break
-            last_s = clock.now_s
             facts[number] = tuple(t.number for t in replay.trials), tuple(pending)
             pending[number] = Pending(number, proposed)
             spans.append((clock.now_s, clock.begin(number)))
             number += 1
         if not pending:
-            return told(math.inf, math.inf)
+            return told(math.inf, math.inf, math.inf)
         ended = clock.next_end()
         trial = noisy(replay.grid.launched(pending.pop(ended).assignment), ended, noises, NOISE)
         after, beside = facts[ended]
         replay.trials.append(trial.model_copy(update={"after": after, "beside": beside}))
         truth = replay.grid.by_assignment[key_of(trial.parameters)]
         if within(truth, case.slo) >= REACHED * best:
-            return told(clock.now_s, number)
+            return told(clock.now_s, len(replay.trials), number)
 
 
 @dataclass(frozen=True)
@@ -199,7 +200,18 @@ def _table(
     launch_s: float, sampler: str, models: Sequence[str], slots: Sequence[int], told: Mapping[Search, Told]
 ) -> Table:
     table = Table(box=box.SIMPLE_HEAD, title=f"{sampler}, launches of {launch_s:g} s")
-    for name in ("model", "slots", "searches", "time (s)", "launches", "faster", "more", "busy", "a proposal (s)"):
+    for name in (
+        "model",
+        "slots",
+        "searches",
+        "time (s)",
+        "launches",
+        "begun",
+        "faster",
+        "more",
+        "busy",
+        "a proposal (s)",
+    ):
         table.add_column(name, justify="left" if name == "model" else "right")
     ratios = defaultdict[int, list[tuple[float, float]]](list)
     for model in models:
@@ -213,6 +225,7 @@ def _table(
             if not these:
                 continue
             now = statistics.median(t.took_s for t in these), statistics.median(t.launches for t in these)
+            begun = statistics.median(t.begun for t in these)
             alone = now if count == 1 else alone
             ratio = alone[0] / now[0], now[1] / alone[1]
             ratios[count].append(ratio)
@@ -222,6 +235,7 @@ def _table(
                 f"{len(these)}",
                 f"{now[0]:.0f}",
                 f"{now[1]:g}",
+                f"{begun:g}",
                 f"{ratio[0]:.2f}",
                 f"{ratio[1]:.2f}",
                 f"{statistics.mean(t.busy for t in these):.0%}",
@@ -229,7 +243,7 @@ def _table(
             )
     for count, those in ratios.items():
         faster, more = np.exp(np.nanmean(np.log(those), axis=0))
-        table.add_row("geometric mean", f"{count}", "", "", "", f"{faster:.2f}", f"{more:.2f}", "", "")
+        table.add_row("geometric mean", f"{count}", "", "", "", "", f"{faster:.2f}", f"{more:.2f}", "", "")
     return table
 
 
