@@ -68,6 +68,8 @@ def test_the_repository_travels_measurements_stay_and_a_cut_link_is_a_lost_host(
     (tmp_path / "repository").mkdir()
     repository = ModelRepositoryFactory(tmp_path / "repository")
     repository.add("identity", name=MODEL)
+    weights = bytes(range(256)) * (5 << 15)  # 40 MiB: two chunks
+    (repository.path / MODEL / "1/weights").write_bytes(weights)
     options = {"executor": "ray", "parallel": "auto", "triton_path": fake_triton.binary.parent.parent}
     job = TuneJob.model_validate({"repository": repository.path, **options})
     recipe = SlotRecipe(job, (MODEL,), repository.path)
@@ -104,8 +106,8 @@ def test_the_repository_travels_measurements_stay_and_a_cut_link_is_a_lost_host(
             run.wait(60)
         assert "points: 1" in said
         assert [each for each in said if each.startswith("lost: there/all: its host has not answered for 5 s")], said
-        assert [each for each in said if each.startswith("note: sending 2 files")], said
-        assert [path for path in cache.rglob("*") if path.is_file()]
+        assert [each for each in said if each.startswith("note: sending 3 files, 40 MiB")], said
+        assert weights in {path.read_bytes() for path in cache.glob("files/*/*")}
         eventually(lambda: not far.running(), within_s=60)
     finally:
         cluster.stop()
