@@ -142,7 +142,7 @@ def _ip(*arguments: str) -> None:
     subprocess.run(["ip", *arguments], check=True, capture_output=True)
 
 
-PATIENCE = Patience(settle_s=20.0, silence_s=10.0, pause_s=0.5, longest_pause_s=2.0)
+PATIENCE = Patience(settle_s=20.0, silence_s=30.0, pause_s=0.5, longest_pause_s=2.0)
 """Less than in use, as tests lose hosts."""
 
 

@@ -54,6 +54,7 @@ class TestWork(_OnRay, ParallelContract):
     """Work on the slots of several hosts."""
 
 
+@pytest.mark.faults
 class TestLoss(_OnRay, LossContract):
     """Slots that are lost, and the end of an executor."""
 
@@ -73,12 +74,16 @@ class TestLoss(_OnRay, LossContract):
     @pytest.fixture
     def traces(self, ray_cluster: RayCluster) -> Callable[[], set[str]]:
         def traces() -> set[str]:
-            drivers = [process.pid for process in psutil.process_iter(["cmdline"]) if _is_driver(process)]
+            drivers = [process.pid for process in psutil.process_iter() if _is_driver(process, ray_cluster.address)]
             found = {f"driver {pid}" for pid in drivers}
             return found.union(*(node.traces() for node in ray_cluster.nodes))
 
         return traces
 
 
-def _is_driver(process: psutil.Process) -> bool:
-    return "tuner.cluster.ray.driver" in " ".join(process.info["cmdline"] or ())
+def _is_driver(process: psutil.Process, address: str) -> bool:
+    try:
+        is_ours = "tuner.cluster.ray.driver" in " ".join(process.cmdline())
+        return is_ours and process.environ().get("RAY_ADDRESS") == address
+    except psutil.Error:  # it has ended meanwhile, or is another user's
+        return False

@@ -229,13 +229,13 @@ class Driver:
             return Offer(reason=reason_of(error, silent_s=self._patience.probe_s))
         if reason := why_unsuitable(*versions):
             return Offer(reason=reason)
-        job, link = self._start.recipe.job, HostLink(node, self._patience.place_s)
+        job, link = self._start.recipe.job, HostLink(node, self._patience.probe_s)
         try:
             parts = link.parts(job)
         except TritontuneError as error:
             return Offer(reason=str(error))
         except Exception as error:  # noqa: BLE001 (any of Ray's)
-            return Offer(reason=reason_of(error, silent_s=self._patience.place_s))
+            return Offer(reason=reason_of(error, silent_s=self._patience.probe_s))
         with self._lock:
             self._links[node.id] = link
         return offer_of(node, job, parts)

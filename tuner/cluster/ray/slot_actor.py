@@ -30,6 +30,7 @@ from tuner.core.nvml import NoNvmlError, all_gpus
 from tuner.core.nvml import opened as nvml_opened
 from tuner.measure.points import OperatingPoint
 from tuner.measure.work import Work
+from tuner.servers.docker.pull import Pull
 from tuner.servers.work_folder import work_folder
 
 # Seconds that `poll` waits for something to tell.
@@ -56,6 +57,7 @@ class SlotActor:
         self._lock = threading.Lock()
         self._process: SlotProcess | None = None
         self._closing = False
+        self._pulled: set[str] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def devices(self) -> list[tuple[str, str]]:
@@ -92,7 +94,11 @@ class SlotActor:
     def _open(self, recipe: SlotRecipe, slot: Slot) -> None:
         try:
             process = SlotProcess.start(
-                recipe, slot, note=lambda text: self._tell("note", text), environment=changes_for(slot)
+                recipe,
+                slot,
+                note=lambda text: self._tell("note", text),
+                see_pull=self._see_pull,
+                environment=changes_for(slot),
             )
             with self._lock:
                 self._process = process
@@ -105,6 +111,11 @@ class SlotActor:
                 self._tell("opened", pickle.dumps(host))
         except Exception as error:  # noqa: BLE001 (for the driver)
             self._tell("refused", (isinstance(error, (HostLostError, SlotInUseError)), _words(error)))
+
+    def _see_pull(self, pull: Pull) -> None:
+        if pull.image not in self._pulled:
+            self._pulled.add(pull.image)
+            self._tell("note", f"pulling {pull.image}")
 
     def _run(self, number: int, work: Work) -> None:
         with work_folder() as folder:
