@@ -19,6 +19,7 @@ from pathlib import Path
 
 import psutil
 
+from tuner.cluster.ray.executor import RayExecutor
 from tuner.cluster.ray.messages import Patience
 
 _MARK = "TRITONTUNE_TEST_NODE"
@@ -141,6 +142,9 @@ def two_networks() -> Iterator[tuple[Network, Network]]:
 def _ip(*arguments: str) -> None:
     subprocess.run(["ip", *arguments], check=True, capture_output=True)
 
+
+Executors = Callable[..., RayExecutor]
+"""Makes executors on a cluster."""
 
 PATIENCE = Patience(settle_s=20.0, silence_s=30.0, pause_s=0.5, longest_pause_s=2.0)
 """Less than in use, as tests lose hosts."""

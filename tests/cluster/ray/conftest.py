@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.ray_cluster import PATIENCE, RayCluster
+from support.ray_cluster import PATIENCE, Executors, RayCluster
 
 from tuner.cluster.ray.executor import RayExecutor
 from tuner.cluster.slot_context import SlotRecipe
@@ -17,8 +17,6 @@ from tuner.options.tune_job import TuneJob
 from tuner.servers.installation import TritonInstallation
 from tuner.testing.executor_contract import MODEL
 from tuner.testing.repositories import ModelRepositoryFactory
-
-Executors = Callable[..., RayExecutor]
 
 
 @pytest.fixture(scope="session")

@@ -13,8 +13,7 @@ from secrets import token_hex
 
 import psutil
 import pytest
-from cluster.ray.conftest import Executors
-from support.ray_cluster import Node, RayCluster, eventually
+from support.ray_cluster import Executors, Node, RayCluster, eventually
 
 from tuner.cluster.ray.executor import RayExecutor
 from tuner.cluster.slots import Slot
