@@ -74,12 +74,12 @@ class TestKills:
         self, connected: RayCluster, slow_model: Path, tmp_path: Path
     ) -> None:
         out = tmp_path / "run"
-        with self._underway(slow_model, out, "--trials", 6, "--no-verify") as run:
+        with self._underway(slow_model, out, "--trials", 6, "--sampler", "random", "--no-verify") as run:
             children = psutil.Process(run.pid).children(recursive=True)
             run.send_signal(signal.SIGKILL)
             run.communicate()
         _nothing_is_left(connected)
-        eventually(lambda: not any(each.is_running() for each in children))  # type: ignore[no-untyped-call]
+        eventually(lambda: not any(each.is_running() for each in children))
         resumed = tritontune("run", "--resume", "--out", out)
         assert resumed.returncode == 0, resumed.stderr
         trials = Study.load(out / "study.db", "slow").trials
