@@ -11,7 +11,6 @@ from typing_extensions import Self
 
 from tuner.cluster.slot_context import SlotContext
 from tuner.cluster.slots import Host, HostFacts, Slot
-from tuner.core.nvml import driver_version
 from tuner.measure.work import Outcome, TrialProgress, Work, carry_out
 
 
@@ -25,13 +24,7 @@ class InProcessExecutor:
     def __init__(self, context: SlotContext) -> None:
         self.context = context
         name, machine = socket.gethostname(), context.machine
-        facts = HostFacts(
-            gpus=tuple(gpu.name for gpu in machine.gpus),
-            driver=driver_version() if context.job.url is None else "",
-            processor=machine.processor,
-            cores=machine.cpus or 0,
-            server=context.launcher.description,
-        )
+        facts = HostFacts.here(machine, context.launcher.description)
         slot = Slot(f"{name}/all", name)
         self._host = Host(name, facts, machine, context.launcher.description, (slot,))
 

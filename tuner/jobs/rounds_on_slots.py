@@ -68,24 +68,27 @@ class RoundsOnSlots:
         """Carry out all rounds; what is known is kept even after an interruption."""
         try:
             while True:
-                self.start()
-                if not self._dispatcher.under_way:
+                if self.start() and not self._dispatcher.under_way:
                     return
                 if finished := self._dispatcher.wait():
                     self.ended(finished)
         finally:
             self._keep(self.plan.verifications)
 
-    def start(self, *, speculative: bool = False) -> None:
+    def start(self, *, speculative: bool = False) -> bool:
         """Begin a round on each free slot of one class of hosts, as far as rounds are due.
 
         Args:
             speculative: Whether the search is still going on.
+
+        Returns:
+            Whether none is due. Without a free slot, that is not known.
         """
         for slot in self._dispatcher.free_comparable():
             if (due := self.plan.due(speculative=speculative)) is None:
-                return
+                return True
             self._begin(RoundLaunch(due, 0), slot)
+        return False
 
     def ended(self, finished: Finished) -> None:
         """Count a launch that has ended, and begin the next one of its round."""

@@ -169,7 +169,7 @@ class TrialLaunches:
                 "after": trial.after,
                 "beside": trial.beside,
                 "elapsed_s": self._budget.uncounted_s if self._several else None,
-                "host": outcome.host if len(self._context.executor.hosts) > 1 else "",
+                "host": outcome.host if self._several else "",
             }
         )
 
