@@ -99,7 +99,7 @@ def repository(model_repository: ModelRepositoryFactory, monkeypatch: pytest.Mon
     def understood(*_: object, **__: object) -> NoReturn:
         raise UsageError("understood")
 
-    for name in ("choose_launcher", "served_repository", "_remote"):
+    for name in ("launcher_of", "open_executor", "served_repository", "_remote"):
         monkeypatch.setattr(tuning, name, understood)
     return model_repository.path
 

@@ -308,6 +308,7 @@ def test_no_candidate_holds_the_slo(slow_model: Path, tmp_path: Path) -> None:
     assert _front(out)["best"] is None
 
 
+@pytest.mark.faults
 class TestInterruption:
     def _underway(self, repository: Path, out: Path, *more: object) -> Any:
         """A run that has finished its baseline and measures candidates; it stands still, so that it does not end."""

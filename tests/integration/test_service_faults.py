@@ -26,7 +26,7 @@ from tuner.service.job_processes import processes_of
 from tuner.study.study import Study
 from tuner.testing.repositories import ModelRepositoryFactory, config_text
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(500)]
+pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(500)]
 
 _ROUGH = {"max_concurrency": 1, "precision": "20%,50%", "slo": {"p50": "5s"}, "budget": "1h", "seed": 7}
 _LONG = {**_ROUGH, "trials": 99, "verify": False}
