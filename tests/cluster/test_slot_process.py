@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import shlex
 import signal
-import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ from tuner.cluster import slot_locks, slot_process
 from tuner.cluster.slot_context import SlotRecipe
 from tuner.cluster.slot_locks import SlotInUseError
 from tuner.cluster.slot_process import SlotProcess
-from tuner.cluster.slot_worker import GRACE_S
 from tuner.cluster.slots import Slot
 from tuner.core.errors import Cause, HostLostError, RepositoryError
 from tuner.core.loads import Load
@@ -55,7 +54,8 @@ class Looks:
 
 def _cores_below(own: psutil.Process) -> Iterator[tuple[str, tuple[int, ...]]]:
     for process in own.children(recursive=True):
-        yield shlex.join(process.cmdline()), tuple(process.cpu_affinity())
+        with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+            yield shlex.join(process.cmdline()), tuple(process.cpu_affinity())
 
 
 class Bug:
@@ -219,10 +219,8 @@ class TestLoss:
         assert not own.lives
 
     def test_closing_interrupts_a_launch(self, own: SlotProcess) -> None:
-        began = time.monotonic()
         own.interrupt()
         own.close()
-        assert time.monotonic() - began < GRACE_S
         assert not psutil.pid_exists(own.pid)
 
 

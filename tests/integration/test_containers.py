@@ -62,6 +62,7 @@ def test_a_repository_that_lies_only_in_the_tuners_container(tuner: Container, e
     assert not traces_of(str(tuner.id), engine)
 
 
+@pytest.mark.faults
 def test_what_a_killed_tuner_leaves_is_removed(tuner: Container, engine: docker.DockerClient) -> None:
     tuner.start()
     owner = str(tuner.id)

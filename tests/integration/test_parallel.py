@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 import pytest
-from support.command_line import Running, await_that, start_tritontune, tritontune
+from support.command_line import Running, await_that, start_tritontune, tritontune, words_of
 from support.event_files import events_in, of, states_in
 
 from tuner.study.study import Study
@@ -38,7 +38,7 @@ def _descendants(run: Running) -> list[psutil.Process]:
 
 
 def _slot_processes(run: Running) -> list[psutil.Process]:
-    return [each for each in psutil.Process(run.pid).children() if "slot_worker" in " ".join(each.cmdline())]
+    return [each for each in psutil.Process(run.pid).children() if "slot_worker" in " ".join(words_of(each))]
 
 
 def _none_lives(processes: list[psutil.Process]) -> bool:

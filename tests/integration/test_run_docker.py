@@ -45,6 +45,7 @@ def _left(run: Popen[str], engine: docker.DockerClient) -> set[str]:
     return containers_of(run.pid, engine) | volumes_of(run.pid, engine)
 
 
+@pytest.mark.faults
 def test_tunes_the_example_after_a_run_that_was_killed_and_leaves_nothing(
     engine: docker.DockerClient, tmp_path: Path
 ) -> None:
@@ -78,6 +79,7 @@ def test_doctor_removes_what_a_killed_run_left_and_says_so(engine: docker.Docker
     assert containers_of(999_999_999, engine) == set()
 
 
+@pytest.mark.faults
 def test_servers_that_are_killed_or_out_of_memory_midway_are_trials_that_failed(
     model_repository: ModelRepositoryFactory, engine: docker.DockerClient, tmp_path: Path
 ) -> None:
@@ -114,6 +116,7 @@ def test_servers_that_are_killed_or_out_of_memory_midway_are_trials_that_failed(
     assert {row["failure"] for row in rows if row["failure"]} == messages.keys()
 
 
+@pytest.mark.faults
 def test_an_engine_that_goes_away_ends_the_run_which_goes_on_when_it_is_back(
     slow_model: Path, engine: docker.DockerClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from support.command_line import servers_of
 from support.nvml import StandInGpu, StandInLibrary, installed
 
 from tuner.core.errors import JobError
@@ -50,8 +51,7 @@ def test_a_real_server_and_its_python_models_are_pinned(
     core = max(os.sched_getaffinity(0))
     launch = Launch(model_repository.path, model_repository.add("identity"), tmp_path / "server.log", 60)
     with ProcessLauncher(triton_installation, pins=Pins(cores=frozenset({core}))).launch(launch) as server:
-        named = f"--model-repository={launch.repository}"
-        (triton,) = [each for each in psutil.Process().children() if named in each.cmdline()]
+        (triton,) = [each for each in servers_of(launch.repository) if each.ppid() == os.getpid()]
         family = [triton, *triton.children(recursive=True)]
         assert len(family) > 1
         assert {tuple(each.cpu_affinity()) for each in family} == {(core,)}

@@ -113,10 +113,15 @@ def await_that(condition: Callable[[], bool], *, within_s: float = 120.0) -> Non
         time.sleep(0.02)
 
 
-def _command_line(process: psutil.Process) -> str:
+def words_of(process: psutil.Process) -> list[str]:
+    """The command line of a process; empty if it has ended, or is another user's."""
     try:
-        words = process.cmdline()
+        return process.cmdline()
     except (psutil.NoSuchProcess, psutil.AccessDenied):
-        return ""
+        return []
+
+
+def _command_line(process: psutil.Process) -> str:
+    words = words_of(process)
     serves = any(Path(word).name.startswith(("tritonserver", "triton_python_backend_stub")) for word in words)
     return " ".join(words) if serves else ""

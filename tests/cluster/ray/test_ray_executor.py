@@ -18,7 +18,7 @@ from tuner.cluster.slots import Slot
 from tuner.servers.installation import TritonInstallation
 from tuner.testing.executor_contract import LossContract, Opened, ParallelContract
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.faults, pytest.mark.slow]
 
 _OPENED = """
 from tuner.cluster.ray.executor import RayExecutor
