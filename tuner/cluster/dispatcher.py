@@ -123,10 +123,9 @@ class Dispatcher:
     @property
     def comparable(self) -> tuple[Slot, ...]:
         """The slots of one class of hosts, busy ones included: the reference class, while it has slots."""
-        classes = {host.name: host.host_class for host in self._executor.hosts}
         slots = self._executor.slots
-        of = min((classes.get(slot.host, "") for slot in slots), default="")
-        return tuple(slot for slot in slots if classes.get(slot.host, "") == of)
+        of = min((self._class_of(slot) for slot in slots), default="")
+        return tuple(slot for slot in slots if self._class_of(slot) == of)
 
     def free_comparable(self) -> tuple[Slot, ...]:
         """The free slots of `comparable`: what is measured on them can be taken together."""
@@ -146,8 +145,7 @@ class Dispatcher:
             progress: Called with each load level.
             repeats: Whether another host of the same class does it again if this one is lost.
         """
-        classes = {host.name: host.host_class for host in self._executor.hosts}
-        self._submit(Piece(key, work, slot, folder, progress, classes.get(slot.host, ""), repeats))
+        self._submit(Piece(key, work, slot, folder, progress, self._class_of(slot), repeats))
 
     def wait(self) -> Finished | None:
         """Wait until a piece ends, or a slot joins. Without work and slots, wait for a slot.
@@ -207,6 +205,9 @@ class Dispatcher:
             raise TuningError(f"model {work.terms.model!r}: the hosts of a launch were lost twice")
         return outcome
 
+    def _class_of(self, slot: Slot) -> str:
+        return next((host.host_class for host in self._executor.hosts if host.name == slot.host), "")
+
     def _done_soon(self) -> Collection[Future[Outcome]]:
         """The pieces that have ended within the next look."""
         if self._under_way:
@@ -226,9 +227,8 @@ class Dispatcher:
             A piece whose class has had no host for too long; None: there is none.
         """
         busy = {piece.slot.name for piece in self._under_way.values()}
-        classes = {host.name: host.host_class for host in self._executor.hosts}
         for piece in list(self._again):
-            fitting = [slot for slot in self._executor.slots if classes.get(slot.host, "") == piece.host_class]
+            fitting = [slot for slot in self._executor.slots if self._class_of(slot) == piece.host_class]
             free = [slot for slot in fitting if slot.name not in busy]
             if free:
                 slot = min(free, key=lambda each: each.host == piece.slot.host)
