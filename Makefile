@@ -36,9 +36,10 @@ test-statistics: $(INSTALLED)
 	$(BIN)/pytest $(PARALLEL) -m 'statistics and not triton and not faults'
 	$(BIN)/pytest -raR -m 'statistics and triton' --reruns 1
 
-# Whole runs whose processes are killed, stopped or interrupted, on this machine and on a Ray cluster.
+# Whole runs whose processes are killed, stopped or interrupted, on this machine and on a Ray cluster. One that fails is
+# tried again, and the retry is reported.
 test-faults: $(INSTALLED)
-	$(BIN)/pytest $(PARALLEL) -m faults
+	$(BIN)/pytest -raR $(PARALLEL) -m faults --reruns 2
 
 # Everything.
 test-all: test test-faults test-statistics

@@ -20,7 +20,8 @@ from tuner.testing.repositories import ModelRepositoryFactory, config_text
 pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.xdist_group("ray"), pytest.mark.timeout(600)]
 
 ON_RAY = ("--executor", "ray", "--parallel", "auto", "--cores-per-slot", 1)
-ROUGH = ("--max-concurrency", 4, "--precision", "20%,50%", "--seed", 7, "--budget", "9m")
+# A walk at random, so that measurements decide nothing of how many trials there are.
+ROUGH = ("--max-concurrency", 4, "--precision", "20%,50%", "--sampler", "random", "--seed", 7, "--budget", "9m")
 
 
 @pytest.fixture
@@ -41,8 +42,10 @@ def test_the_real_triton_on_two_hosts_and_serially(connected: RayCluster, slow_m
     assert done.returncode == 0, done.stderr
     _nothing_is_left(connected)
     study = Study.load(tmp_path / "ray/study.db", "slow")
-    assert {trial.host for trial in study.trials} == {"head", "second"}
-    assert max(len(trial.beside) for trial in study.trials) == 1
+    assert len(study.trials) == 3
+    assert {trial.host for trial in study.trials} <= {"head", "second"}
+    # The reference host has the first trial, and the other one a launch of the baseline.
+    assert {record.name for record in study.hosts} == {"head", "second"}
     assert sorted(len(record.launches) for record in study.hosts) == [0, 1]
     # Pairs are of one host.
     confirming = [each for each in study.verified if each.confirms]
@@ -74,7 +77,7 @@ class TestKills:
         self, connected: RayCluster, slow_model: Path, tmp_path: Path
     ) -> None:
         out = tmp_path / "run"
-        with self._underway(slow_model, out, "--trials", 6, "--sampler", "random", "--no-verify") as run:
+        with self._underway(slow_model, out, "--trials", 6, "--no-verify") as run:
             children = psutil.Process(run.pid).children(recursive=True)
             run.send_signal(signal.SIGKILL)
             run.communicate()
