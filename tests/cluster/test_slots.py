@@ -211,8 +211,8 @@ class TestFacts:
         facts = HostFacts.here(machine, "Triton 2.0")
         assert (facts.server, facts.cores) == ("Triton 2.0", machine.cpus)
         assert facts.processor
-        assert facts.difference(facts) == ""
-        assert facts.difference(facts.model_copy(update={"driver": "1"})) == "driver"
+        assert facts.differing_fields(facts) == ()
+        assert facts.differing_fields(facts.model_copy(update={"driver": "1"})) == ("driver",)
         assert pickle.loads(pickle.dumps(facts)) == facts  # noqa: S301 (our own)
 
     def test_the_name_of_the_processor(self, tmp_path: Path) -> None:

@@ -232,8 +232,10 @@ class LocalExecutor:
         """This host, once its slots are open. Slots that differ from the first one are left out."""
         first = self._places[0].process.opened()
         for place in self._places[1:]:
-            if difference := place.process.opened().facts.difference(first.facts):
-                self._note(f"{place.slot.name} is left out: its {difference} differ from {self._places[0].slot.name}'s")
+            if differing := place.process.opened().facts.differing_fields(first.facts):
+                self._note(
+                    f"{place.slot.name} is left out: its {differing[0]} differ from {self._places[0].slot.name}'s"
+                )
                 self._places.remove(place)
                 place.process.close()
                 place.thread.shutdown()

@@ -59,10 +59,6 @@ class HostFacts(Record):
             server=server,
         )
 
-    def difference(self, other: HostFacts) -> str:
-        """The name of the first field that differs; empty: all are equal."""
-        return next((name for name in type(self).model_fields if getattr(self, name) != getattr(other, name)), "")
-
 
 @dataclass(frozen=True)
 class Slot:

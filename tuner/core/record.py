@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from pydantic import BaseModel, ConfigDict
+from typing_extensions import Self
 
 
 class Record(BaseModel):
@@ -12,6 +13,10 @@ class Record(BaseModel):
 
     # What is exported has its exported names wherever it is dumped.
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings", serialize_by_alias=True)
+
+    def differing_fields(self, other: Self) -> tuple[str, ...]:
+        """The names of the fields that differ, in order; empty: all are equal."""
+        return tuple(name for name in type(self).model_fields if getattr(self, name) != getattr(other, name))
 
 
 class Interval(Record):

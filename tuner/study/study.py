@@ -104,10 +104,6 @@ class Identity(Record):
         """The latency percentile that decides."""
         return self.objective.percentile_for(self.slo)
 
-    def difference(self, other: Identity) -> str:
-        """The name of the first field that differs; empty: all fields are equal."""
-        return next((name for name in type(self).model_fields if getattr(self, name) != getattr(other, name)), "")
-
 
 class Study:
     """The stored trials and results of one model. The first trial is the baseline.
@@ -143,7 +139,8 @@ class Study:
             )
         study.set_user_attr(_IDENTITY, study.user_attrs.get(_IDENTITY, identity.model_dump_json()))
         stored = cls(study)
-        if differs := stored.identity.difference(identity):
+        if differing := stored.identity.differing_fields(identity):
+            differs = differing[0]
             was, now = getattr(stored.identity, differs), getattr(identity, differs)
             change = f" (it was {was}, now {now})" if len(f"{was}{now}") < 120 and "\n" not in f"{was}{now}" else ""
             fix = "choose another --out"

@@ -37,7 +37,7 @@ def reference_of(known: Sequence[tuple[HostFacts, int]]) -> HostFacts:
 
 def admit(facts: HostFacts, reference: HostFacts, *, mixed: bool) -> Admission:
     """Compare a host with the reference host."""
-    differing = [name for name in HostFacts.model_fields if getattr(facts, name) != getattr(reference, name)]
+    differing = facts.differing_fields(reference)
     if not differing:
         return Admission()
     if mixed:
