@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,6 +14,7 @@ from types import TracebackType
 from typing_extensions import Self
 
 from tuner.cluster.host_changes import HostChange
+from tuner.cluster.once import Once
 from tuner.cluster.slot_context import SlotRecipe
 from tuner.cluster.slot_locks import SlotLock, choosing, holders, lock_slot, parts_in_use
 from tuner.cluster.slot_process import SlotProcess
@@ -115,22 +115,6 @@ class _Place:
         return self.work is not None and not self.work.done()
 
 
-class _Once:
-    """Passes on each message once, as slots tell the same."""
-
-    def __init__(self, note: Callable[[str], None]) -> None:
-        self._note = note
-        self._lock = threading.Lock()
-        self._told: set[str] = set()
-
-    def __call__(self, text: str) -> None:
-        with self._lock:
-            is_new = text not in self._told
-            self._told.add(text)
-        if is_new:
-            self._note(text)
-
-
 class LocalExecutor:
     """An `Executor` with slots of this machine, each in a process of its own.
 
@@ -159,7 +143,7 @@ class LocalExecutor:
         tell: Tell | None = None,
     ) -> None:
         self._recipe = recipe
-        self._note = _Once(note)
+        self._note = Once(note)
         self._see_pull = see_pull
         self._tell: Tell = tell or (lambda _change: None)
         self._places: list[_Place] = []

@@ -23,6 +23,7 @@ from typing import IO, Any
 from typing_extensions import Self
 
 from tuner.cluster.host_changes import HostChange
+from tuner.cluster.once import Once
 from tuner.cluster.ray.launch_files import write_files
 from tuner.cluster.ray.messages import (
     Changed,
@@ -97,6 +98,7 @@ class RayExecutor:
         self._recipe = replace(recipe, job=job)
         self._input_data = None if job.input_data in MADE_UP else Path(job.input_data).read_bytes()
         self._note = note
+        self._note_once = Once(note)
         self._tell = tell or (lambda change: note(str(change)))
         self._patience = patience or Patience()
         self._lock = threading.RLock()
@@ -104,7 +106,6 @@ class RayExecutor:
         self._slots: dict[str, Slot] = {}
         self._known: set[str] = set()
         self._drained: set[str] = set()
-        self._noted: set[str] = set()
         self._under_way: dict[int, _UnderWay] = {}
         self._threads: dict[str, ThreadPoolExecutor] = {}
         self._last = 0
@@ -334,11 +335,6 @@ class RayExecutor:
             lost, self._under_way = list(self._under_way.values()), {}
         for piece in lost:
             piece.future.set_exception(HostLostError(f"{piece.slot}: {reason}"))
-
-    def _note_once(self, text: str) -> None:
-        if text not in self._noted:
-            self._noted.add(text)
-            self._note(text)
 
 
 class _DriverProcess:
